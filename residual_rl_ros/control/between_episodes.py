@@ -43,10 +43,12 @@ class BetweenEpisodes(PolicyLoop):
         """What is done between episodes."""
         self.obstacles = Obstacles(controller.limiter)
         """Why the robot must not move."""
+        self._gate, self._holding = StartGate(), HoldWatch()
+        self._guided = False  # By an operator or on the way home.
 
     def _forget_requests(self) -> None:
         self._gate, self._holding = StartGate(), HoldWatch()
-        self.obstacles.forget()
+        self.obstacles.reset()
         self.preparation.forget()
         self._guided = False  # By an operator or on the way home.
 

@@ -14,6 +14,7 @@ from residual_rl_ros.errors import ObservationError, UnsafeCommandError
 from residual_rl_ros.numerics import clamp
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 class CommandLimiter:
@@ -21,10 +22,9 @@ class CommandLimiter:
 
     A step is counted from the last command while commands follow one another. After anything else
     (activation, the start of an episode, a hold, a takeover, a missed control step) the robot may
-    have been moved: the step is counted from its measurement. A gripper that holds something keeps
-    its grip: it goes on from the last command, unless it has been moved away from that. A robot
-    that measures nothing goes on from the last command that was published, across episodes and
-    activations.
+    have been moved: the step is counted from its measurement. A gripper keeps its grip: it goes on
+    from the last command, unless it has been opened since. A robot that measures nothing goes on
+    from the last command that was published, across episodes and activations.
 
     Args:
         safety: last filter before the robot.
@@ -38,16 +38,14 @@ class CommandLimiter:
         self._indices = np.array(indices, dtype=np.intp)
         self._near = action.following_limit.min() ** 2
         """Squared distance up to which a robot follows."""
-        # What may be anywhere in its range without failing to follow: a gripper, if it does so.
-        self._grips = (action.following_limit >= action.upper - action.lower) & ~action.goes_to_zero
-        self._grips[[index for each in action.orientations for index in each if index >= 0]] = False
+        self._grips = np.isin(np.arange(action.size), action.grippers)
         self._slows = bool(action.goes_to_zero.any())
         self._rest = action.hold_command
         self.observation: Array | None = None
         """What is observed, shape (n,), None if nobody knows."""
         self._measured: Array | None = None
         self._last: Array | None = None
-        self._seen: Array | None = None  # Where the robot was when it was told that.
+        self._nearest: Array = np.full(action.size, np.inf)  # So near it has come since.
         self._interrupted = self._released = True
         self._follows = False
         self.overridden = False
@@ -68,6 +66,8 @@ class CommandLimiter:
             distance = self.safety.difference(self._last, self._measured)
             # Then each action follows, and is inside of the limits as far as it must be.
             self._follows = bool(distance.dot(distance) < self._near)
+            if self._grips.any():
+                self._nearest = np.minimum(self._nearest, np.abs(distance))
 
     def interrupt(self) -> None:
         """Say that the robot may be moved before the next command."""
@@ -102,12 +102,12 @@ class CommandLimiter:
         """Where the step of the next command begins, shape (m,); None if that is not known."""
         if not (self._interrupted and self._indices.size):
             return self._last
-        told, measured, seen = self.last_command, self._measured, self._seen
-        if told is None or measured is None or seen is None or not self._grips.any():
+        told, measured = self.last_command, self._measured
+        if told is None or measured is None or not self._grips.any():
             return measured
         away = np.abs(self.safety.difference(told, measured))
-        allowed = np.abs(self.safety.difference(told, seen)) + self.safety.action.max_step
-        return np.where(self._grips & (away <= allowed), told, measured)
+        grips = self._grips & (away <= self._nearest + self.safety.action.max_step)
+        return np.where(grips, told, measured)
 
     @property
     def knows_where(self) -> bool:
@@ -150,23 +150,27 @@ class CommandLimiter:
                 'robot.action.following_limit'
             )
 
+    def lagging(self) -> Mask:
+        """Return which actions are not followed by their measurements, shape (m,)."""
+        last, action = self.last_command, self.safety.action
+        if self._follows or self._measured is None or last is None:
+            return np.zeros(action.size, dtype=np.bool_)
+        return np.abs(self.safety.difference(last, self._measured)) > action.following_limit
+
     def following_error(self) -> str:
         """Return which action is not followed by its measurement, empty if all are.
 
         Positions and velocities are: what is measured of an increment or an effort is another
         thing.
         """
-        last = self.last_command
-        if self._follows or self._measured is None or last is None:
+        last, measured, far = self.last_command, self._measured, self.lagging()
+        if last is None or measured is None or not far.any():
             return ''
         action = self.safety.action
-        far = np.abs(self.safety.difference(last, self._measured)) > action.following_limit
-        if not far.any():
-            return ''
         index = int(np.argmax(far))
         return (
             f'{action.names[index]!r} was told {last[index]:.4g} and is at '
-            f'{self._measured[index]:.4g}, further than following_limit '
+            f'{measured[index]:.4g}, further than following_limit '
             f'{action.following_limit[index]:.4g}: the robot does not follow'
         )
 
@@ -213,7 +217,9 @@ class CommandLimiter:
             command: shape (m,).
             overridden: it is an operator's.
         """
-        self._last, self._seen, self.overridden = command, self._measured, overridden
+        self._last, self.overridden = command, overridden
+        if self._measured is not None and self._grips.any():
+            self._nearest = np.abs(self.safety.difference(command, self._measured))
         self._interrupted = self._released = False
         return command
 

@@ -15,8 +15,10 @@ BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]."""
 START_RETRY_S = 0.5
 """How often an episode is tried whose first command is too far away [s]."""
-MOST_STALLS = 3
-"""So often a robot that holds by zero is told to move from one and the same state."""
+ATTEMPTS = 3
+"""So often a velocity is commanded that nothing moves by, before it is given up."""
+MOTION = 0.5
+"""A measured velocity above this share of the following limit is motion."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,7 @@ class Obstacles:
     def __init__(self, limiter: CommandLimiter) -> None:
         self._limiter = limiter
         self._lags = False
-        self._stalls = 0
-        self._stalled: Array | None = None  # What was measured when it last began to lag.
+        self._stalls = StallWatch(limiter)
         self.stops: dict[str, str] = {}
         """Stop inputs that forbid to move, with their reasons."""
 
@@ -157,13 +158,19 @@ class Obstacles:
 
     def forget(self) -> None:
         """Forget that the robot did not follow its commands; it is to have none."""
-        self._lags, self._stalls = False, 0
+        self._lags = False
 
-    def reason(self, moving: bool) -> str:
+    def reset(self) -> None:
+        """Begin anew with an activation."""
+        self.forget()
+        self._stalls = StallWatch(self._limiter)
+
+    def reason(self, moving: bool, now: float) -> str:
         """Return why the robot must not move, empty if it may.
 
         Args:
-            moving: somebody commands it; who is not commanded need not follow.
+            moving: somebody commands it; a robot without commands need not follow any.
+            now: ROS time [s].
         """
         if not moving:
             self.forget()
@@ -172,25 +179,54 @@ class Obstacles:
         # Once it lags it holds, until it has come near.
         heed = self._lags or self._limiter.continues
         error = self._limiter.following_error() if heed else ''
-        if error and not self._lags:
-            self._count_stall()
-        self._lags = bool(error) or (self._lags and self._stalls >= MOST_STALLS)
-        if self._lags and not error:
-            return 'the robot does not move: it was held, and let go, several times'
+        self._stalls.watch(bool(error) and not self._lags, now)
+        self._lags = bool(error)
         return error
 
-    def _count_stall(self) -> None:
-        """Count how often the robot has lagged without having moved in between.
+    def stalled(self, now: float, rules: RealTimeRules) -> bool:
+        """Return whether a robot that holds by zero is given up; see `StallWatch`."""
+        return self._lags and self._stalls.stalled(now, rules.hold_limit_s)
 
-        One that holds by zero follows its hold, however stuck it is, and would be let go for ever.
+
+class StallWatch:
+    """Notices velocities that are commanded again and again without any motion.
+
+    A robot that holds by zero follows its hold, however stuck it is: it would be held and commanded
+    again for ever.
+
+    Args:
+        limiter: what knows what the robot was told and what is measured.
+    """
+
+    def __init__(self, limiter: CommandLimiter) -> None:
+        self._limiter = limiter
+        action = limiter.safety.action
+        self._counts = np.zeros(action.size, dtype=np.int64)
+        self._since = np.full(action.size, np.inf)
+        self._motion = np.where(action.goes_to_zero, MOTION * action.following_limit, 0.0)
+        """What is measured above it is motion; below 0 there is nothing to be watched."""
+
+    def watch(self, begins: bool, now: float) -> None:
+        """Take in a control step.
+
+        Args:
+            begins: the robot has just begun to lag.
+            now: ROS time [s].
         """
-        measured, action = self._limiter.measured, self._limiter.safety.action
-        before, self._stalled = self._stalled, measured
-        if before is None or measured is None or not action.goes_to_zero.any():
-            self._stalls = 0
+        measured = self._limiter.measured
+        if measured is None or not (begins or self._counts.any()):
             return
-        moved = np.abs(self._limiter.safety.difference(measured, before)) > action.following_limit
-        self._stalls = 1 if moved.any() else self._stalls + 1
+        moves = np.abs(measured) > self._motion
+        self._counts[moves], self._since[moves] = 0, np.inf
+        if begins:
+            stuck = self._limiter.lagging() & ~moves
+            self._counts[stuck] += 1
+            self._since[stuck] = np.minimum(self._since[stuck], now)
+
+    def stalled(self, now: float, limit_s: float) -> bool:
+        """Return whether an action has not moved for so long, in several attempts."""
+        stuck = self._counts >= ATTEMPTS
+        return bool((stuck & (now - self._since > limit_s)).any())
 
 
 class StartGate:

@@ -20,9 +20,7 @@ from residual_rl_ros.robot.preparation import HomeSpec
 Array = npt.NDArray[np.float64]
 APPROACH_S, APPROACH_PERIODS = 0.5, 10
 """The velocity at which a joint comes home is what is left of its way, by this time: the larger of
-seconds and control periods. It swings over only where measurement and motion lag by half of it."""
-MOST_STARTS = 3
-"""A way in velocities that is begun more often at one place does not lead away from there."""
+seconds and control periods. It overshoots only where measurement and motion lag by half of it."""
 
 
 class _Turn(OrientationLimit):
@@ -189,8 +187,6 @@ class VelocityHome(GoHome):
         indices = [observation_names.index(name) for name in spec.measured_by if name]
         self._indices = np.array(indices, dtype=np.intp)
         self._observed: Array | None = None
-        self._left: Array = np.zeros(safety.action.size)
-        self._starts = 0  # At the place at which so much of the way was left.
         self._fastest = spec.max_step / period_s
         # Half of what the slew limit allows: the measurement lags.
         self._braking = 0.5 * safety.action.max_step / period_s
@@ -199,25 +195,6 @@ class VelocityHome(GoHome):
     def see(self, observation: Array | None) -> None:
         """Take in where the joints are, shape (n,); None if nobody knows."""
         self._observed = None if observation is None else observation[self._indices]
-
-    def is_home(self, measured: Array | None) -> bool:
-        """Return whether the joints are at home; see `GoHome`."""
-        is_home = super().is_home(measured)
-        self._starts *= not is_home
-        return is_home
-
-    def begin(self, measured: Array, told: Array | None, now: float) -> None:
-        """Set out; see `GoHome`.
-
-        A robot that does not follow is held, which to velocities is to follow: it would be begun
-        with for ever, and has no time left instead.
-        """
-        super().begin(measured, told, now)
-        left, tolerance = self._way(), self.spec.tolerance
-        stays = self._starts > 0 and (np.abs(left - self._left) <= tolerance).all()
-        self._starts, self._left = self._starts + 1 if stays else 1, left
-        if self._starts > MOST_STARTS:
-            self.deadline = now
 
     def _position(self, measured: Array | None) -> Array | None:
         if self._observed is None:

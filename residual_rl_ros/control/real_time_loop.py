@@ -206,8 +206,11 @@ class RealTimeLoop(BetweenEpisodes):
             return
         if self.held:
             self.obstacles.forget()
-        elif obstacle := self.obstacles.reason(moving=self.in_episode or self._guided):
-            self._do_without(now, obstacle)
+        elif obstacle := self.obstacles.reason(self.in_episode or self._guided, now):
+            if self.obstacles.stalled(now, self.rules):
+                self._callbacks.fault(f'{obstacle}, nor does it move when it is told again')
+            else:
+                self._do_without(now, obstacle)
             return
         if self.in_episode:
             limit = self.rules.episode_limit_s

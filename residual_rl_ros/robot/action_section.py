@@ -145,6 +145,7 @@ class ActionSection:
             units=units,
             hold=holds if len(set(holds)) > 1 else holds[0],
             orientations=command.orientations,
+            grippers=command.grippers,
             following_limit=np.array(keys.following_limit or following),
             start_limit=np.array(keys.start_limit or start),
         )

@@ -179,6 +179,9 @@ class ActionSpec:
     orientations: tuple[tuple[int, ...], ...] = ()
     """The actions of each orientation that is commanded, by their places: x, y, z of a rotation
     vector [rad], -1 for one that stays zero, or x, y, z, w of a quaternion."""
+    grippers: tuple[int, ...] = ()
+    """The actions that command a gripper, by their places: one that holds something stays away from
+    its command."""
     kind: str = CONTINUOUS
     """One of `KINDS`."""
     hold_action: str = ''

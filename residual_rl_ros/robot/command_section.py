@@ -294,6 +294,12 @@ class CommandSection:
                 found += [own] if max(own) >= 0 else []
         return tuple(found)
 
+    @property
+    def grippers(self) -> tuple[int, ...]:
+        """The actions of grippers that get goals; see `ActionSpec.grippers`."""
+        size = range(len(self.names))
+        return tuple(i for each in self.commands if each.is_action for i in each.indices or size)
+
     def units(self, given: tuple[str, ...]) -> tuple[str, ...]:
         """Return the units of the actions; refuse those that contradict a command.
 

@@ -79,9 +79,14 @@ class TransformDecoder(MessageDecoder):
         """Why there is no pose, or an old one."""
         return self._transforms.hint
 
-    def _read(
-        self, message: Any, now: Callable[[], float], count: int | None, second: bool
+    def read(
+        self,
+        message: Any,
+        now: Callable[[], float],
+        count: int | None = None,
+        second: bool = False,
     ) -> Reading | None:
+        """Return what a message says; see `MessageDecoder.read`."""
         by_receipt = self.channel.stamped_by == 'receipt'
         found = self._transforms.read(message, now() if by_receipt else None, second)
         if found is None:
@@ -168,7 +173,7 @@ class JoyDecoder(WholeDecoder):
         for part, index in self._picks:
             data = getattr(message, part)
             if index >= len(data):
-                raise ValueError(f'has {len(data)} {part}, the robot YAML names {part}.{index}')
+                raise ValueError(f'{len(data)} {part}, the robot YAML names {part}.{index}')
             values.append(data[index])
         return np.array(values, dtype=np.float64)
 

@@ -37,9 +37,9 @@ def beams_of(scan: Any, beams: int) -> Array:
     ranges = np.array(scan.ranges, dtype=np.float64)
     low, high = float(scan.range_min), float(scan.range_max)
     if ranges.size < beams:
-        raise ValueError(f'has {ranges.size} ranges, expected at least one for each of {beams}')
+        raise ValueError(f'{ranges.size} ranges, expected at least one for each of {beams}')
     if not (0.0 <= low < high < math.inf):
-        raise ValueError(f'says range_min {low:g} and range_max {high:g}, expected 0 <= min < max')
+        raise ValueError(f'range_min {low:g} and range_max {high:g}, expected 0 <= min < max')
     ranges[np.isnan(ranges) | (ranges == 0.0)] = high
     starts = -(-np.arange(beams) * ranges.size // beams)
     smallest: Array = np.minimum.reduceat(ranges, starts)

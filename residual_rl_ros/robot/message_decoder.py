@@ -72,6 +72,7 @@ class MessageDecoder(ABC):
             ObservationError: one is missing or no number.
         """
 
+    @abstractmethod
     def read(
         self,
         message: Any,
@@ -90,13 +91,6 @@ class MessageDecoder(ABC):
         Raises:
             ObservationError: it cannot be used, or the channel has two publishers.
         """
-        return self._read(message, now, count, second)
-
-    @abstractmethod
-    def _read(
-        self, message: Any, now: Callable[[], float], count: int | None, second: bool
-    ) -> Reading | None:
-        """See `read`."""
 
     def stamp(self, message: Any) -> float | None:
         """Return the stamp [s]; None if the time of receipt counts.
@@ -168,9 +162,14 @@ class StampedDecoder(MessageDecoder):
         """Take in a message of the second of the channel's `sources`."""
         raise AssertionError(f'{self._where} has one source')
 
-    def _read(
-        self, message: Any, now: Callable[[], float], count: int | None, second: bool
+    def read(
+        self,
+        message: Any,
+        now: Callable[[], float],
+        count: int | None = None,
+        second: bool = False,
     ) -> Reading | None:
+        """Return what a message says; see `MessageDecoder.read`."""
         if second:
             self._take_second(message)
             return None

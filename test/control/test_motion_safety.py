@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 from unittest.mock import Mock
@@ -133,7 +134,8 @@ def test_after_missed_control_steps_the_step_begins_where_the_arm_is() -> None:
 def test_after_a_pause_a_gripper_keeps_its_grip_unless_it_was_opened(
     pause: str, opened: bool
 ) -> None:
-    arm = Arm(target=0.5, spec=replace(ARM, following_limit=np.array([0.2, 6.0])))
+    wide = np.array([0.2, 6.0])
+    arm = Arm(target=0.5, spec=replace(ARM, following_limit=wide, grippers=(1,)))
     arm.run(10)
     arm.stuck = True  # It has closed around something, and is told to close further.
     told = arm.run(8)[-1][1]
@@ -151,6 +153,32 @@ def test_after_a_pause_a_gripper_keeps_its_grip_unless_it_was_opened(
     np.testing.assert_allclose(first[1], arm.position[1] + STEP if opened else told + STEP)
     np.testing.assert_allclose(first[0], arm.position[0] + STEP)
     assert arm.said.faults == []
+
+
+def test_a_gripper_that_closed_in_a_pause_and_was_opened_in_it_has_no_grip() -> None:
+    wide = np.array([0.2, 6.0])
+    arm = Arm(target=0.0, spec=replace(ARM, following_limit=wide, grippers=(1,)))
+    arm.position = np.array([0.0, 0.8])
+    arm.run(20)
+    arm.stuck = True
+    arm.loop.held = True
+    for there in (0.3, 0.1, 0.7):  # It goes on closing, and is opened by hand.
+        arm.position = np.array([0.0, there])
+        arm.run(1)
+    arm.loop.held = False
+    arm.target = 0.7
+    np.testing.assert_allclose(arm.run(1)[0][1], 0.7)
+
+
+def test_a_joint_of_an_arm_that_may_be_anywhere_is_no_gripper() -> None:
+    arm = Arm(spec=replace(ARM, following_limit=np.array([0.2, 6.0])))
+    arm.run(10)
+    arm.loop.held = True
+    arm.run(3)
+    moved_by_hand(arm)
+    arm.run(3)
+    arm.loop.held = False
+    assert np.abs(arm.run(1)[0] - arm.position).max() <= STEP + 1e-12
 
 
 def test_a_robot_that_is_not_measured_goes_on_from_its_last_command() -> None:
@@ -281,8 +309,31 @@ def test_a_wheel_that_is_stuck_is_not_let_go_for_ever() -> None:
     robot.stuck = True
     commands = robot.run(200)
     assert len(robot.said.faults) == 1
-    assert 'the robot does not move' in robot.said.faults[0]
+    assert 'nor does it move when it is told again' in robot.said.faults[0]
     assert not commands[-1].any()
+
+
+def test_a_wheel_that_is_stuck_is_found_while_the_other_one_turns() -> None:
+    robot, turned = wheels(0.5), 0.0
+    robot.stuck = True
+    for _ in range(200):
+        sent = robot.run(1)
+        turned = sent[-1][1] if len(sent) else turned
+        robot.position = np.array([0.0, turned])
+    assert "'a.position' was told" in robot.said.faults[0]
+
+
+@pytest.mark.parametrize('lag', [3, 6])
+def test_a_robot_that_follows_late_and_often_turns_back_is_not_given_up(lag: int) -> None:
+    robot, told = wheels(0.5), deque([np.zeros(2)] * lag)
+    robot.stuck = True
+    for step in range(400):
+        robot.target = 0.5 if step % 80 < 40 else -0.5
+        sent = robot.run(1)
+        told.append(sent[-1] if len(sent) else told[-1])
+        robot.position = robot.position + 0.3 * (told.popleft() - robot.position)
+    assert robot.said.warnings
+    assert robot.said.faults == []
 
 
 def test_a_wheel_that_gives_way_each_time_goes_on() -> None:

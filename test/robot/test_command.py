@@ -65,6 +65,7 @@ def test_each_command_carries_its_part_of_the_action_vector() -> None:
     vector = np.array([1.0, 2.0, 3.0])
     assert arm.part_of(vector).tolist() == [1.0, 3.0]
     assert hand.part_of(vector).tolist() == [2.0]
+    assert robot().action.grippers == (1,)
     assert (hand.name, hand.threshold, hand.every, hand.is_action) == ('hand', 0.002, 1, True)
 
 

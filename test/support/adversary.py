@@ -316,9 +316,9 @@ class Day:
             self.measured = seen[:2]
         except Exception:  # noqa: BLE001 - whatever it is, nothing is known.
             self.measured = None
+        judge.paused |= not 0.0 <= dt <= 2.0 * PERIOD
         judge.forbidden, judge.operated = self._forbidden(), loop.taken_over
-        if judge.forbidden or not 0.0 <= dt <= 2.0 * PERIOD:
-            judge.paused = True
+        judge.paused |= bool(judge.forbidden)
         before, self.sent = self.commands, None
         loop.tick(self.now)
         assert self.commands <= before + 1 or not loop.active, 'two commands in one control step'

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Control loops without middleware, what they need, and an callbacks that keeps what they say."""
+"""Control loops without middleware, what they need, and callbacks that keep what they are given."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ACTION = make_action_spec(
 
 
 class Recorder:
-    """An callbacks that keeps what it is given."""
+    """Callbacks that keeps what it is given."""
 
     def __init__(self) -> None:
         self.loop: PolicyLoop | None = None
