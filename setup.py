@@ -52,7 +52,7 @@ setup(
     keywords=['robotics', 'reinforcement learning', 'residual policy', 'ROS 2', 'ONNX'],
     # The papers that the method follows; a home page is added by whoever publishes the package.
     project_urls={
-        'DAWN, the default preset': 'https://arxiv.org/abs/2602.10539',
+        'DAWN': 'https://arxiv.org/abs/2602.10539',
         'Residual policy learning': 'https://arxiv.org/abs/1812.06298',
     },
     classifiers=[

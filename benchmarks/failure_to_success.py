@@ -4,7 +4,7 @@
 
 Needed: the folder of a run (`residual-rl train` or `demo`), and OpenGL (`MUJOCO_GL=egl`).
 
-    python benchmarks/failure_to_success.py runs/peg_insert_dawn_seed0 --task peg_insert
+    python benchmarks/failure_to_success.py runs/peg_insert_seed0 --task peg_insert
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Needed: a run of `residual-rl train` on that task.
 
-    python benchmarks/fused_policy.py runs/peg_insert_dawn_seed0 --task peg_insert --steps 10000
+    python benchmarks/fused_policy.py runs/peg_insert_seed0 --task peg_insert --steps 10000
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from residual_rl_ros.resources import resource_path
+
 PACKAGE = 'residual_rl_ros'
 NODES = {
     'policy_node': 'PolicyParameters',
@@ -125,27 +127,33 @@ def _range(item: dataclasses.Field[Any]) -> str:
 
 
 def _shipped_presets(module: Any) -> str:
-    """Return the numbers of every shipped preset, side by side."""
-    names = module.preset_names()
-    values = [_flat(module.load_preset(name).to_mapping()) for name in names]
-    keys = dict.fromkeys(key for each in values for key in each)
-    rows = [
-        [f'`{key}`', *(f'`{each[key]}`' if key in each else '' for each in values)] for key in keys
-    ]
-    text = (
-        '## Shipped presets\n\nAn empty cell is a key that the rule of the preset does not have.\n'
+    """Return what every shipped preset is for, and its numbers that are no defaults."""
+    summaries, parts = [], []
+    for name in module.preset_names():
+        text = resource_path('config', 'presets', f'{name}.yaml').read_text(encoding='utf-8')
+        comment = ' '.join(re.findall(r'^# (.*)', _head(text), re.M))
+        comment = re.sub(r'What is not here is a default[^.;]*[.;] ?', '', comment)
+        first = comment.partition('. ')[0].removesuffix('.')
+        summaries.append([f'[`{name}`](#{name})', cell(first)])
+        preset = module.load_preset(name)
+        items = [*dataclasses.fields(module.LoopConfig), *dataclasses.fields(preset.rule)]
+        defaults = {item.name: _default(item) for item in items}
+        rows = [
+            [f'`{key}`', f'`{value!r}`', defaults[key]]
+            for key, value in preset.to_mapping().items()
+            if key != 'algorithm' and f'`{value!r}`' != defaults[key]
+        ]
+        rows.insert(0, ['`algorithm`', f'`{preset.algorithm}`', ''])
+        parts.append(f'### {name}\n\n{cell(comment)}\n\n{table(["key", "value", "default"], rows)}')
+    summary = table(['preset', 'what it is'], summaries)
+    return '\n'.join(
+        ('## Shipped presets\n', summary, 'Keys that are not listed have their defaults.\n', *parts)
     )
-    return f'{text}\n{table(["key", *(f"`{name}`" for name in names)], rows)}'
 
 
-def _flat(values: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f'{prefix}{key}.')
-        else:
-            flat[f'{prefix}{key}'] = value
-    return flat
+def _head(text: str) -> str:
+    """Return the comment that a file begins with."""
+    return text[: re.search(r'^[^#]', text, re.M).start()]  # type: ignore[union-attr]
 
 
 def files_page() -> str:

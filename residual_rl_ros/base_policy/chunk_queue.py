@@ -227,7 +227,7 @@ class ChunkQueue:
             BasePolicyError: inference failed.
         """
         chunk = self._active
-        if chunk is None or self._usable(chunk) == 0 or self._turns():
+        if chunk is None or self._usable(chunk) == 0:
             chunk = self._next(timeout_s)
         if self._pending is None and self._usable(chunk) - self._k < self.prefetch_steps:
             self._pending = self._request(ahead=True)
@@ -235,13 +235,6 @@ class ChunkQueue:
         rows = self._blended(chunk.rows[start : start + self._k])
         self._taken += self._k
         return base_decision(rows, self._meta.prior, len(self._meta.action_names))
-
-    def _turns(self) -> bool:
-        """Return whether the next chunk is there and to be used, although the last is not over."""
-        order = self._pending
-        if self.prefetch is None or order is None or not order.future.done():
-            return False
-        return self._taken - order.origin >= self.prefetch.turn
 
     def _next(self, timeout_s: float | None) -> Chunk:
         """Wait for the next chunk and use it."""

@@ -116,8 +116,6 @@ class EnsembleQueue(ChunkQueue):
     @property
     def _lead(self) -> int:
         """Age of a chunk when it enters, in control steps: whole decisions."""
-        if self.prefetch is not None:
-            return min(self.prefetch_steps, self.prefetch.half)
         return self._k * -(-self.prefetch_steps // self._k)
 
     def _ends_within(self, steps: int) -> bool:

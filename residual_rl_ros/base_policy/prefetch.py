@@ -25,11 +25,9 @@ MEASURED_S, FEWEST, MOST = 1.0, 5, 50
 """Inference is repeated for so long, but at least and at most so often."""
 QUANTILE = 0.95
 MARGIN = 1.5
-"""An inference may take so many times as long as the slowest of those before."""
-RECENT = 64
+"""A chunk is asked for so many times as early as inference takes."""
+RECENT = 16
 """So many chunks tell how long inference takes while the robot runs."""
-JITTER = 0.25
-"""A control step may come so much of a period early."""
 DIGITS = 19
 """A number of so many may be no integer of ROS."""
 
@@ -37,10 +35,10 @@ DIGITS = 19
 class Prefetch:
     """How early the next chunk is asked for: as late as it can be, for a fresh observation.
 
-    While the robot runs, `note` follows the slowest of the recent inferences: a learner beside the
-    robot makes them slower than they were before anything moved. As one follows another, inference
-    may take half of a chunk for long. A single one has more time where chunks are asked for earlier
-    than that, and take over at the age `turn` from those that are not used up.
+    While the robot runs, `note` follows the second slowest of the recent inferences, for a learner
+    beside the robot makes all of them slower. A single slow one is one late chunk. It never asks
+    earlier than half a chunk ahead: inferences follow one another, and the policy that runs is to
+    stay the one that was evaluated.
 
     Args:
         inference_s: how long inference takes before anything moves [s].
@@ -53,12 +51,11 @@ class Prefetch:
         self, inference_s: float, period_s: float, decision_steps: int, covered: int
     ) -> None:
         self._k = decision_steps
-        self._covered = covered // decision_steps * decision_steps
-        self.half = covered // decision_steps // 2 * decision_steps
-        """Control steps that inference may take for long."""
-        self._first = self._fitting(MARGIN * inference_s / period_s + JITTER)
-        self._recent: deque[int] = deque(maxlen=RECENT)
-        self.steps = self._first
+        self.most = covered // decision_steps // 2 * decision_steps
+        """Half of a chunk, in control steps."""
+        self._measured = inference_s / period_s
+        self._recent = deque([0.0] * RECENT, maxlen=RECENT)
+        self.steps = self._enough_for(self._measured)
         """Control steps before its first use at which a chunk is asked for."""
         figures = f'inference takes {1e3 * inference_s:.3g} ms'
         period = f'{1e3 * period_s:.3g} ms'
@@ -69,9 +66,9 @@ class Prefetch:
         )
         self.problem = ''
         """Why the robot will hold at seams nevertheless; empty if it will not."""
-        if inference_s / period_s + JITTER > self.half:
+        if self._measured > self.most:
             self.problem = (
-                f'{figures}, and a chunk of {covered} actions leaves {self.half} control steps of '
+                f'{figures}, and a chunk of {covered} actions leaves {self.most} control steps of '
                 f'{period} for it, half of the chunk (decision_steps {decision_steps}): the robot '
                 f'will hold at every seam; {self._remedy}'
             )
@@ -80,14 +77,9 @@ class Prefetch:
         """Say in a line of a log what was chosen before anything moved."""
         return self._words
 
-    def _fitting(self, steps: float) -> int:
-        """Return the fewest whole decisions that have so many control steps, in control steps."""
-        return min(self._k * max(math.ceil(steps / self._k), 1), self._covered - self._k)
-
-    @property
-    def turn(self) -> int:
-        """Age in control steps, since its observation, at which the next chunk is used early."""
-        return self._covered - self.steps
+    def _enough_for(self, inference: float) -> int:
+        """Return how early to ask if inference takes so long, both in control steps."""
+        return min(self._k * max(math.ceil(MARGIN * inference / self._k), 1), self.most)
 
     def note(self, waited: int) -> int:
         """Take in how long a chunk took that was asked for ahead, and return `steps`.
@@ -97,17 +89,18 @@ class Prefetch:
         Args:
             waited: control steps that began before it was there.
         """
-        self._recent.append(waited)
-        self.steps = max(self._first, self._fitting(MARGIN * max(self._recent) + 1.0))
+        self._recent.append(waited + 0.5)  # It came some time in the last of them.
+        second_slowest = sorted(self._recent)[-2]
+        self.steps = self._enough_for(max(self._measured, second_slowest))
         return self.steps
 
     @property
     def late_reason(self) -> str:
         """What is said of a hold because a chunk was late."""
         late = f'the base policy is late: inference takes longer than {self.steps} control steps'
-        if self.steps < self.half:
-            return f'{late} (prefetch_steps auto); the next chunks are asked for earlier'
-        return f'{late}, and half of a chunk is {self.half}; {self._remedy}'
+        if self.steps < self.most:
+            return f'{late} (prefetch_steps auto); if it goes on, chunks are asked for earlier'
+        return f'{late}, half of a chunk; {self._remedy}'
 
 
 def parse_prefetch(text: str) -> int:

@@ -318,6 +318,8 @@ class HoldWatch:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self.seconds = 0.0
+        """For how long, when it was last measured [s]."""
 
     def end(self) -> None:
         """Take in that the robot goes on, or holds because an operator wants it to."""
@@ -333,5 +335,7 @@ class HoldWatch:
         """
         if self._since is None:
             self._since = now
-        held = now - self._since
-        return f'held for {held:.2f} s: {reason}' if held > rules.hold_limit_s else ''
+        self.seconds = now - self._since
+        if self.seconds <= rules.hold_limit_s:
+            return ''
+        return f'held for {self.seconds:.2f} s: {reason}'

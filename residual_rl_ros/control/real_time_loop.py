@@ -27,6 +27,8 @@ STAGES = ('account', 'command', 'reaction', 'tick')
 """Accounting for the last step; residual, limits and publication; from the start of a control step
 to its command, with reading the observations since the last one; all of it, with the transition,
 which is sent after the command. Only of steps that sent a command."""
+FIRST_CHUNK_S = 0.5
+"""A hold for the first chunk of an episode, or after a pause, is usual for less than this [s]."""
 STOP_LIMIT_S = 1.0
 """A robot that holds by zero is at rest so long after it is told to stop, at the latest [s]."""
 
@@ -284,7 +286,8 @@ class RealTimeLoop(BetweenEpisodes):
         self._send(now)
         self._time('command', started)
         if reason := self.controller.hold_reason:
-            self._count_hold(now, reason, usual=not self.controller.queue.begun)
+            usual_s = 0.0 if self.controller.queue.begun else FIRST_CHUNK_S
+            self._count_hold(now, reason, usual_s)
         else:
             self._holding.end()
 
@@ -325,15 +328,22 @@ class RealTimeLoop(BetweenEpisodes):
         self._send_hold(now)
         self._count_hold(now, reason)
 
-    def _count_hold(self, now: float, reason: str, usual: bool = False) -> None:
-        """Count a hold; a reason that persists is a fault, and is logged if it is not usual."""
+    def _count_hold(self, now: float, reason: str, usual_s: float = 0.0) -> None:
+        """Count a hold; a reason that persists is a fault, and is logged if it is not usual.
+
+        Args:
+            now: ROS time [s].
+            reason: why it holds; empty if an operator wants it to.
+            usual_s: for how long that is usual [s].
+        """
         if not self.active:  # A fault has just held and stopped.
             return
         self.counts['holds'] += 1
         if not reason:
             self._holding.end()
             return
-        if not usual:
+        problem = self._holding.problem(now, reason, self.rules)
+        if self._holding.seconds >= usual_s:
             self._callbacks.warn(reason)
-        if problem := self._holding.problem(now, reason, self.rules):
+        if problem:
             self._callbacks.fault(problem)

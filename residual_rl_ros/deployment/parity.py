@@ -4,7 +4,8 @@
 
 Networks are float32 on both sides, but their products are added up in another order, so that the
 last bits of a residual differ. Where critics choose, an advantage that is zero within rounding can
-be taken for positive on one side alone: such decisions are counted apart, as ties.
+be taken for positive on one side alone. Such decisions are counted apart, as ties, if the commands
+are those of the other choice.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ TOLERANCE = 1e-6
 TIE = 1e-4
 """Advantages below this, relative to 1 + |Q|, are zero within the rounding of float32."""
 MOST_TIES = 0.1
-"""Share of decisions that may be ties, each looked at; more are an error. Critics that have hardly
-learned, as in a demo of a minute, have some percent."""
+"""Share of decisions that may be ties; more are an error. Critics that have hardly learned, as in a
+demo of a minute, have some percent."""
 EPISODE_STEPS = 100
 """Control steps of an episode in a `RandomWorld`."""
 SPREAD = 2.0
@@ -187,8 +188,8 @@ class Parity:
     equal: int = 0
     """How many of them are equal in float32, bit for bit."""
     ties: int = 0
-    """Decisions in which the critics chose otherwise, of an advantage that is zero within rounding;
-    they are not in the other counts."""
+    """Decisions in which the critics chose otherwise, of an advantage that is zero within rounding,
+    and the commands are those of that choice; they are not in the other counts."""
     controller: Latency = field(default_factory=Latency)
     """How long the controller takes for a decision, a new chunk included."""
     fused: Latency = field(default_factory=Latency)
@@ -237,7 +238,7 @@ def compare(
             controller.begin_episode(episode, observation, 0.0, images)
             runner.begin_episode(observation, np.random.default_rng([0, episode, 0]), images)
             episode, took = episode + 1, 0.0
-        started = clock()
+        start, started = controller.limiter.reference, clock()
         commands = runner.decide()
         found.fused.add(clock() - started)
         sent: list[Array] = []
@@ -256,13 +257,14 @@ def compare(
             took, over = clock() - started, feedback.done
             runner.observe(observation, images)
         expected = np.array(sent)
-        difference = _difference(expected, commands[: len(sent)])
-        near = difference <= allowed or not np.isfinite(difference)  # NaN is no tie.
-        if near or not _is_tie(policy, transition, controller):
-            found.add(expected, commands[: len(sent)])
-        else:
+        commands, other = commands[: len(sent)], None
+        if _difference(expected, commands) > allowed:
+            other = _other_choice(policy, transition, controller, start)
+        if other is not None and _difference(other[: len(sent)], commands) <= allowed:
             found.ties += 1
             runner.previous = expected[-1]
+        else:
+            found.add(expected, commands)
     return found
 
 
@@ -277,15 +279,37 @@ def _difference(expected: Array, commands: Array) -> float:
     return difference if np.isfinite(difference) else float('inf')
 
 
-def _is_tie(policy: RobotPolicy, transition: Transition, controller: ResidualController) -> bool:
-    """Return whether critics found a decision neither better nor worse than the base action."""
+def _other_choice(
+    policy: RobotPolicy,
+    transition: Transition,
+    controller: ResidualController,
+    start: Array | None,
+) -> Array | None:
+    """Return the commands of a tie had the critics chosen otherwise, shape (k, m).
+
+    None where it is no tie: where they found the proposal better or worse than the base action.
+
+    Args:
+        policy: the actor.
+        transition: its decision.
+        controller: what composes and limits it.
+        start: where its first step began, shape (m,); None: nobody knew.
+    """
     header = controller.mailbox.header
     if not isinstance(policy, BestOfNActor) or header is None:
-        return False
+        return None
     sizes, given = policy.architecture.actor, (transition.observation, transition.base_action)
-    proposal = GaussianActor(sizes, policy.tensors).decide(*given, None)[: sizes.outputs]
+    proposal = GaussianActor(sizes, policy.tensors).decide(*given, None)
     value, exploration = policy.base_value(*given), header.exploration
     if exploration.full_bound_cost > 0.0:
         proposal *= min(max(-value / exploration.full_bound_cost, 0.0), 1.0)
-    advantage = policy.advantages(*given, exploration.bound_scale * proposal[None])[0]
-    return bool(abs(advantage) <= TIE * (1.0 + abs(value)))
+    scaled = exploration.bound_scale * proposal[None, : sizes.outputs]
+    if abs(policy.advantages(*given, scaled)[0]) > TIE * (1.0 + abs(value)):
+        return None
+    other = np.zeros_like(proposal) if transition.residual_action.any() else proposal
+    base, residual = (each.reshape(-1, controller.bound.values.size) for each in (given[1], other))
+    commands = []
+    for planned in controller.bound.compose(base, residual, exploration.bound_scale):
+        start = controller.limiter.safety.apply(planned, start)
+        commands.append(start)
+    return np.array(commands)

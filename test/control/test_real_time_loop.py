@@ -265,6 +265,34 @@ def test_a_late_base_policy_holds_and_recovers() -> None:
     assert callbacks.faults == []
 
 
+@pytest.mark.parametrize('pause', [False, True], ids=['in a new episode', 'after a hold'])
+def test_a_base_policy_that_hangs_at_its_first_chunk_is_told_of_long_before_the_fault(
+    pause: bool,
+) -> None:
+    policy = LinearPolicy()
+    loop, callbacks = real_time(policy, chunk_timeout_s=0.0, hold_limit_s=2.0)
+    loop.activate()
+    now = 0.0
+    if pause:
+        loop.controller._chunk_timeout_s = 10.0
+        now = drive(loop, now, 5)
+        loop.controller._chunk_timeout_s = 0.0
+        loop.held = True
+        now = drive(loop, now, 1)
+        loop.held = False
+    policy.gate.clear()
+    now = drive(loop, now, 9)
+    assert callbacks.warnings == []  # One inference is usual.
+    callbacks.now = drive(loop, now, 9)
+    assert set(callbacks.warnings) == {'the base policy has not planned its first chunk'}
+    assert callbacks.faults == []
+    while loop.active:
+        callbacks.now = drive(loop, callbacks.now, 1)
+    assert 'held for 2.0' in callbacks.faults[0]
+    policy.gate.set()
+    loop.controller.queue.close()
+
+
 def test_marks_close_the_episode_with_their_outcome_and_the_next_needs_newer_sensors() -> None:
     loop, callbacks = real_time(LinearPolicy())
     loop.activate()

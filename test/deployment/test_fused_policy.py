@@ -28,9 +28,10 @@ from deployment_builders import (
 )
 
 from residual_rl_ros.control.controller import ResidualController
-from residual_rl_ros.deployment.parity import FusedRunner, Parity, RandomWorld, compare
+from residual_rl_ros.deployment.parity import FusedRunner, Parity, RandomWorld, compare, tolerance
 from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
+from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
@@ -361,12 +362,26 @@ def test_a_command_that_is_no_number_is_an_infinite_difference(wrong: float) -> 
     assert found.largest == np.inf
 
 
-def test_a_graph_that_returns_no_number_is_no_tie(
-    base: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fused = Fused(base, best_of_n())
-    decide = FusedRunner.decide
-    monkeypatch.setattr(FusedRunner, 'decide', lambda runner: np.nan * decide(runner))
-    monkeypatch.setattr('residual_rl_ros.deployment.parity._is_tie', lambda *_: True)
-    found = played(fused, 2)
-    assert (found.largest, found.ties) == (np.inf, 0)
+@pytest.mark.parametrize('wrong', [0.0, 1e-5, 100.0, np.nan])
+def test_a_tie_has_the_commands_of_the_other_choice(base: Path, wrong: float) -> None:
+    actor = best_of_n(critic_heads=1, critic_target_heads=1)
+    small = Exploration(bound_scale=5e-4)  # Little to gain.
+    head = f'{CRITIC}head.weight'
+    opposite = BestOfNActor(actor.architecture, {**actor.tensors, head: -actor.tensors[head]})
+    fused, other = (Fused(base, each, exploration=small) for each in (actor, opposite))
+
+    class Runner(FusedRunner):
+        """Chooses otherwise, and is wrong besides."""
+
+        def decide(self) -> np.ndarray:
+            return super().decide() + wrong
+
+    controller = fused.controller()
+    found = against(controller, actor, Runner(other.content, other.metadata), DECISIONS)
+    controller.queue.close()
+    if wrong == 0.0:
+        assert found.ties > 10
+        assert found.largest <= tolerance(actor.architecture.layout)
+    else:
+        assert (found.ties, found.decisions) == (0, DECISIONS)
+        assert found.largest > 0.9 * wrong or (np.isnan(wrong) and np.isinf(found.largest))

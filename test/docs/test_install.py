@@ -30,7 +30,7 @@ def test_the_files_that_it_names_exist() -> None:
 def test_its_extras_are_those_of_the_package() -> None:
     setup = (ROOT / 'setup.py').read_text(encoding='utf-8')
     extras = re.findall(r'^\| `(\w+)` \|', PAGE, re.MULTILINE)
-    optional = ['dashboard', 'lerobot', 'robomimic', 'ray', 'smoothing', 'urdf']
+    optional = ['dashboard', 'lerobot', 'robomimic', 'ray', 'smoothing', 'customisation', 'urdf']
     assert extras == ['ros', *optional, 'bench']
     for extra in extras:
         assert f"'{extra}': [" in setup

@@ -75,7 +75,9 @@ def test_every_key_of_a_preset_is_described(generated: ModuleType) -> None:
     keys = {key for name in preset_names() for key in load_preset(name).to_mapping()}
     for key in keys - {'algorithm'}:
         assert f'| `{key}` |' in described, key
-        assert f'| `{key}` |' in shipped, key
+    for name in preset_names():
+        assert f'### {name}\n' in shipped
+    assert '| `critic_heads` | `10` | `2` |' in shipped.partition('### resfit\n')[2]
 
 
 def test_every_key_of_runs_and_robots_is_described(generated: ModuleType) -> None:

@@ -167,7 +167,9 @@ def test_a_graph_may_round_as_much_as_torch_does(
 
     path = tmp_path / 'policy.onnx'
     if not passes:
-        with pytest.raises(PolicyImportError, match=r'by 4\.0e-05, expected at most 3e-05'):
+        with pytest.raises(
+            PolicyImportError, match=r'by 4\.0e-05 in action, expected at most 3e-05'
+        ):
             export(policy_of(Hot()), path)
         return
     parity = export(policy_of(Hot()), path)
@@ -176,6 +178,27 @@ def test_a_graph_may_round_as_much_as_torch_does(
     text = {entry.key: entry.value for entry in onnx.load(path).metadata_props}[METADATA_KEY]
     metadata = BasePolicyMetadata.from_json(text)
     assert (metadata.parity, metadata.rounding) == (4e-5, 3e-5)
+
+
+def test_what_one_output_rounds_is_no_excuse_for_another(tmp_path: Path) -> None:
+    class Two(Linear):
+        """The mean loses digits in single precision; the action loses none."""
+
+        wrong = 0.0
+
+        def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            action = super().forward(observation)
+            shift = (5e-5, self.wrong) if torch.onnx.is_in_onnx_export() else (-4e-5, 0.0)
+            mean = torch.tanh(action)
+            return action + shift[1], mean if mean.dtype == torch.float64 else mean + shift[0]
+
+    policy = policy_of(Two(), outputs=('action', 'mean'))
+    parity = export(policy, tmp_path / 'policy.onnx')
+    assert (parity.output, parity.bound) == ('mean', pytest.approx(8e-5, rel=0.02))
+    Two.wrong = 3e-5
+    with pytest.raises(PolicyImportError, match=r'by 3\.0e-05 in action, expected at most 1e-05'):
+        export(policy, tmp_path / 'other.onnx')
+    assert not (tmp_path / 'other.onnx').exists()
 
 
 def test_a_graph_that_returns_no_number_is_not_written(tmp_path: Path) -> None:
@@ -259,7 +282,7 @@ def test_the_rounding_of_many_turns_is_refused_with_what_helps(
     policy = policy_of(network, outputs=('action', 'seen'), loop=network.loop)
     policy = replace(policy, inputs=(*policy.inputs, PolicyInput('noise', torch.zeros(3, 1))))
     for name in ('MOST_DIFFERENCE', 'ROUNDING_FACTOR'):
-        monkeypatch.setattr(f'residual_rl_ros.importing.export.{name}', 0.0)
+        monkeypatch.setattr(f'residual_rl_ros.importing.export.{name}', 1e-12)
     with pytest.raises(PolicyImportError, match='fewer --ddim-steps add up less rounding'):
         export(policy, tmp_path / 'policy.onnx')
     assert not list(tmp_path.iterdir())

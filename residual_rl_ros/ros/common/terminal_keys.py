@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import select
@@ -16,18 +17,27 @@ from typing import IO, Any
 
 from residual_rl_ros.control.takeover_controls import NAMED_KEYS
 
-SEQUENCE_S = 0.1
-"""A terminal sends what one key makes within this time; Escape alone is a key, too [s]."""
-KEY = re.compile(r'\x1b+(?:\[\[.?|[\[O][0-?]*[ -/]*[@-~]?|[^\x1b])?|.', re.DOTALL)
-"""What a terminal sends of one key: a sequence (CSI, SS3, Alt with a character), or a character."""
-BEGUN = re.compile(r'\x1b+(?:\[\[|[\[O][0-?]*[ -/]*)?')
-"""A sequence whose end is missing."""
+ESC = '\x1b'
+BEGUN = re.compile(
+    r"""\x1b{1,2}(?:
+        \[\[                          # a function key of the Linux console
+        | \[M.{0,2}                   # the mouse of X10
+        | [\[O][0-?]{0,99}[ -/]{0,9}  # CSI and SS3: arrows and most keys that are no character
+        | []PX^_][^\a]{0,999}         # strings (OSC, DCS): what a terminal answers to programs
+    )?""",
+    re.DOTALL | re.VERBOSE,
+)
+"""A sequence whose end is missing: a character that is no part of it; of a string, the bell."""
+MODIFIED = re.compile(r'\x1b+[\[O][0-?]*')
+"""How a sequence begins, with or without Alt, Shift and Ctrl."""
 MARK_PASTES, MARK_NO_PASTES = b'\x1b[?2004h', b'\x1b[?2004l'
 """Have the terminal say what is pasted, and no longer."""
 PASTE, PASTED = '[200~', '[201~'
 """With which it says so, before and after; behind an escape character."""
-PASTE_S = 0.5
-"""A paste whose end does not come has ended after so much silence [s]."""
+SILENCE_S = 0.5
+"""Sequences and pastes whose end does not come have ended after so much silence [s]."""
+PASTE_S = 5.0
+"""So has a paste after this time in which but few characters came at once, as of a hand [s]."""
 MOST_AT_ONCE = 3
 """More different keys in one read are a paste, which a terminal has not marked."""
 
@@ -36,11 +46,13 @@ class Keyboard:
     """The keys of a terminal, by their names.
 
     What a key sends is read as a whole: one without a name, such as F9 or Alt with a letter, is no
-    key, whatever letters its sequence holds. What is pasted is none either.
+    key, whatever letters its sequence holds. What is pasted is none either, nor what the terminal
+    answers to programs. The key that stops counts in all of them: nothing shows that it was not
+    struck right after a part of them.
 
     Args:
         descriptor: of the terminal.
-        stop: a key that is not lost with Alt, or among many that come at once; empty: none.
+        stop: the key that stops; empty: none.
         clock: monotonic time [s].
     """
 
@@ -50,7 +62,9 @@ class Keyboard:
         self.pasted = False
         """Whether the latest read has passed over what was pasted."""
         self._descriptor, self._stop, self._clock = descriptor, stop, clock
-        self._begun, self._pasting, self._typed_at = '', False, 0.0
+        self._decoder = codecs.getincrementaldecoder('utf-8')('replace')
+        self._begun, self._pasting = '', False
+        self._typed_at = self._pasting_since = 0.0
 
     def read(self, limit_s: float) -> list[str] | None:
         """Return the keys that are pressed within a time, None when the terminal has closed.
@@ -59,34 +73,43 @@ class Keyboard:
             limit_s: how long to wait for the first [s].
         """
         typed, now = _read(self._descriptor, limit_s), self._clock()
-        return None if typed is None else self._take(typed, now)
+        return None if typed is None else self._take(self._decoder.decode(typed), now)
 
     def _take(self, typed: str, now: float) -> list[str]:
-        """Return the keys that are complete with what was typed at a time [s]."""
-        silent_s = now - self._typed_at
-        if silent_s > SEQUENCE_S:
-            self._begun = ''
-        self._pasting &= silent_s <= PASTE_S
+        """Return the keys that are complete with what was typed, by a time [s]."""
+        self.pasted = False
+        if not self._pasting or len(set(typed)) > MOST_AT_ONCE:
+            self._pasting_since = now
+        keys = [key for character in typed if (key := self._add(character))]
+        if len(set(keys)) > MOST_AT_ONCE:
+            self.pasted = self._pasting = True
+            keys = [key for key in keys if key == self._stop]
+        # A read that found nothing tells of silence; the time between two that did does not: the
+        # reader may have been late.
         if typed:
             self._typed_at = now
-        sent = KEY.findall(self._begun + typed)
-        self._begun = sent.pop() if sent and BEGUN.fullmatch(sent[-1]) else ''
-        self.pasted, keys = self._pasting and bool(typed), []
-        for each in sent:
-            if each.lstrip('\x1b') in (PASTE, PASTED):
-                self._pasting = each.endswith(PASTE)
-                self.pasted = True
-            elif not self._pasting:
-                keys += self._named(each)
-        if len(set(keys)) > MOST_AT_ONCE:
-            self.pasted, keys = True, [self._stop] if self._stop in keys else []
+        elif now - self._typed_at > SILENCE_S:
+            self._begun, self._pasting = '', False
+        self._pasting &= now - self._pasting_since <= PASTE_S
         return keys
 
-    def _named(self, sent: str) -> list[str]:
-        """Return the name of the key that sends this, nothing if it has none."""
-        if self._stop and sent.lstrip('\x1b') == self._stop:
-            return [self._stop]
-        return [NAMED_KEYS.get(sent, sent)] if sent in NAMED_KEYS or len(sent) == 1 else []
+    def _add(self, character: str) -> str:
+        """Return the key that a character completes, or that stops; empty: none."""
+        if character == ESC:
+            # It begins a sequence, unless it is the Alt of one.
+            self._begun = '' if self._begun.strip(ESC) else self._begun[:1]
+        sent = self._begun + character
+        self._begun = sent if BEGUN.fullmatch(sent) else ''
+        if (mark := sent.lstrip(ESC)) in (PASTE, PASTED):
+            self._pasting = mark == PASTE
+            self.pasted = True
+        self.pasted |= self._pasting
+        arrow = NAMED_KEYS.get(MODIFIED.sub(f'{ESC}[', sent))
+        if self._stop in (arrow, NAMED_KEYS.get(character, character)):
+            return self._stop
+        if self._begun or self._pasting:
+            return ''
+        return NAMED_KEYS.get(sent, sent if len(sent) == 1 else '')
 
 
 @contextmanager
@@ -113,15 +136,15 @@ def single_keys(keys: IO[Any], stop: str = '') -> Iterator[Keyboard]:
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def _read(descriptor: int, limit_s: float) -> str | None:
+def _read(descriptor: int, limit_s: float) -> bytes | None:
     """Return what is typed within a time [s], None when the terminal has closed.
 
     All of it: what stayed in a buffer would wait for the next key.
     """
     if not select.select([descriptor], [], [], limit_s)[0]:
-        return ''
+        return b''
     try:
-        return os.read(descriptor, 1024).decode(errors='replace') or None
+        return os.read(descriptor, 4096) or None
     except OSError:
         return None
 

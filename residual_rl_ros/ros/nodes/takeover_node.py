@@ -162,11 +162,19 @@ class TakeoverNode(ManagedNode):
             self._warn(str(error))
 
     def _read_keyboard(self) -> None:
-        """Take in the keys that were struck; a key counts as pressed for `max_age_s`."""
+        """Take in the keys that were struck; a key counts as pressed for `max_age_s`.
+
+        Release lets go of hold, so that hold can be pressed anew at once. Beside hold it is none.
+        """
         keys, now = self._keyboard.read(0.0), time.monotonic()
         if keys is None:
             self._warn('the terminal has closed: nothing is heard of its keys')
             return
+        buttons = self._config.keys.buttons
+        if buttons.hold in keys:
+            keys = [key for key in keys if key != buttons.release]
+        elif buttons.release in keys:
+            self._struck.pop(buttons.hold, None)
         self._struck |= dict.fromkeys(keys, now)
         controls, limit_s = self._config.keys.controls, self._config.keys.max_age_s
         since = {name: now - self._struck.get(name, -math.inf) for name in controls}

@@ -14,7 +14,7 @@ from geometry_msgs.msg import Twist
 from sensor_msgs.msg import Joy
 from std_srvs.srv import SetBool
 
-from residual_rl_ros.control.takeover import Hands
+from residual_rl_ros.control.takeover import Hands, Presses
 from residual_rl_ros.control.takeover_controls import (
     AxisKeys,
     TakeoverConfig,
@@ -72,7 +72,8 @@ def test_a_twist_tells_its_axes() -> None:
 
 def test_a_key_counts_as_pressed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[Any] = []
-    keys = SimpleNamespace(max_age_s=0.15, input='keyboard', controls=('h', '0'))
+    buttons = SimpleNamespace(hold='h', release='g')
+    keys = SimpleNamespace(max_age_s=0.15, controls=('h', '0'), buttons=buttons)
     struck: list[list[str] | None] = [['h', 'x'], [], None, []]
     node: Any = SimpleNamespace(
         _config=SimpleNamespace(keys=keys),
@@ -86,6 +87,29 @@ def test_a_key_counts_as_pressed_for_a_while(monkeypatch: pytest.MonkeyPatch) ->
         TakeoverNode._read_keyboard(node)
     down, up = {'h': 1.0, '0': 0.0}, {'h': 0.0, '0': 0.0}
     assert received == [down, down, 'the terminal has closed: nothing is heard of its keys', up]
+
+
+@pytest.mark.parametrize(
+    ('struck', 'pressed'),
+    [
+        (['h', 'h', 'g', 'h'], [['hold'], [], ['release'], ['hold']]),
+        (['h', 'gh', 'hg', 'h'], [['hold'], [], [], []]),
+    ],
+)
+def test_hold_counts_anew_right_after_a_release_and_wins_beside_one(
+    struck: list[str], pressed: list[list[str]]
+) -> None:
+    config, _ = load_takeover('keyboard')
+    presses, told, reads = Presses(config.keys), list[list[str]](), iter(struck)
+    node: Any = SimpleNamespace(
+        _config=config,
+        _struck={},
+        _keyboard=SimpleNamespace(read=lambda limit_s: list(next(reads))),
+        _receive=lambda values: told.append(presses.take(values, 0.0, True)),
+    )
+    for _ in struck:
+        TakeoverNode._read_keyboard(node)
+    assert told == pressed
 
 
 def test_a_node_that_is_deactivated_leaves_the_robot_at_rest_unless_the_policy_has_it() -> None:
