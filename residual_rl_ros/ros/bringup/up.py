@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import re
 import select
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -94,7 +95,8 @@ def check_before(run: RobotRun, nodes: Sequence[NodeSpec], console: Console) -> 
         if run.preset:
             find_preset(run.preset)
         # In a process that ends: this one would keep the memory of torch, 130 MB.
-        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+        context = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(1, context, _ignore_interrupts) as pool:
             pool.submit(_check_learner, dict(learner), run.proposals).result()
     # What chooses among proposals may need the whole range, which is 2.
     if max(scale) > 1.0 and run.proposals == 1 and not robot.action.is_discrete:
@@ -104,6 +106,11 @@ def check_before(run: RobotRun, nodes: Sequence[NodeSpec], console: Console) -> 
             '0.3 are usual',
             soft_wrap=True,
         )
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that waits."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check_learner(learner: Mapping[str, Any], proposals: int) -> None:
