@@ -91,13 +91,17 @@ def test_an_actor_that_does_not_fit_is_refused_before_anything_moves(
     assert len(finished.stderr.splitlines()) == 1
 
 
+def in_a_thread(count: int, context: object, initializer: object) -> ThreadPoolExecutor:
+    """Return what runs a check at once: torch is here already."""
+    return ThreadPoolExecutor(count)
+
+
 def test_numbers_of_the_preset_reach_the_learner_if_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started = []
     monkeypatch.setattr(bringup, 'run_up', lambda nodes, logs, console: started.extend(nodes))
-    here = ThreadPoolExecutor  # Where torch is already, it takes no time.
-    monkeypatch.setattr(bringup, 'ProcessPoolExecutor', lambda count, context: here(count))
+    monkeypatch.setattr(bringup, 'ProcessPoolExecutor', in_a_thread)
     command = ['up', 'peg_insert', '--base', 'peg_insert', '--out', str(tmp_path)]
     command += ['--set', 'gamma=0.9', '--set', 'actor_hidden_sizes=[8, 8]']
     assert run_command(*command, monkeypatch=monkeypatch) == 0
@@ -130,8 +134,7 @@ def test_what_a_node_would_refuse_is_refused_before_any_is_started(
 ) -> None:
     monkeypatch.setattr(bringup, 'run_up', None)
     if options != '--set warmup_transition=1500':  # One passes through a process, as users' do.
-        pool = ThreadPoolExecutor
-        monkeypatch.setattr(bringup, 'ProcessPoolExecutor', lambda count, context: pool(count))
+        monkeypatch.setattr(bringup, 'ProcessPoolExecutor', in_a_thread)
     write_peg_actor(tmp_path / 'actor.safetensors')
     command = ['up', 'peg_insert', '--base', 'peg_insert', '--out', str(tmp_path)]
     assert run_command(*command, *options.split(), monkeypatch=monkeypatch) == 2

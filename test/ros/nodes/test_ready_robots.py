@@ -153,7 +153,8 @@ def test_a_trajectory_controller_is_told_the_way_on_and_in_a_hold_to_rest(
     *moving, hold = driver.messages
     sizes = [len(message.points) for message in moving]
     assert max(sizes) == 8
-    assert min(sizes) >= 5  # Of a chunk of 16, 12 are executed.
+    # Of a chunk of 16, 12 are executed. A hold, where the driver was late, has one.
+    assert min(size for size in sizes if size > 1) >= 5
     assert any(moving[len(moving) // 2].points[0].velocities)
     for message in driver.messages:
         assert not any(message.points[-1].velocities)
