@@ -72,7 +72,7 @@ def test_control_steps_keep_no_memory_and_need_little(advised: bool) -> None:
     kept, needed = [], []
     tracemalloc.start()
     try:
-        for window in range(1, 4):
+        for window in range(1, 7):
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
             run(loop, callbacks, window * STEPS, STEPS)
