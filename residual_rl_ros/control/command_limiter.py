@@ -39,6 +39,7 @@ class CommandLimiter:
         self._near = action.following_limit.min() ** 2
         """Squared distance up to which a robot follows."""
         self._grips = np.isin(np.arange(action.size), action.grippers)
+        self._has_grips = bool(self._grips.any())
         self._slows = bool(action.goes_to_zero.any())
         self._rest = action.hold_command
         self.observation: Array | None = None
@@ -66,7 +67,7 @@ class CommandLimiter:
             distance = self.safety.difference(self._last, self._measured)
             # Then each action follows, and is inside of the limits as far as it must be.
             self._follows = bool(distance.dot(distance) < self._near)
-            if self._grips.any():
+            if self._has_grips:
                 self._nearest = np.minimum(self._nearest, np.abs(distance))
 
     def interrupt(self) -> None:
@@ -103,7 +104,7 @@ class CommandLimiter:
         if not (self._interrupted and self._indices.size):
             return self._last
         told, measured = self.last_command, self._measured
-        if told is None or measured is None or not self._grips.any():
+        if told is None or measured is None or not self._has_grips:
             return measured
         away = np.abs(self.safety.difference(told, measured))
         grips = self._grips & (away <= self._nearest + self.safety.action.max_step)
@@ -218,7 +219,7 @@ class CommandLimiter:
             overridden: it is an operator's.
         """
         self._last, self.overridden = command, overridden
-        if self._measured is not None and self._grips.any():
+        if self._measured is not None and self._has_grips:
             self._nearest = np.abs(self.safety.difference(command, self._measured))
         self._interrupted = self._released = False
         return command

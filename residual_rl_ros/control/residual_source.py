@@ -124,8 +124,10 @@ class ResidualSource:
             planned: what that executes, shape (k * m,), command units.
             step: its control step.
         """
+        if not self._plans_ahead:
+            return
         policy, header = self._policy, self._mailbox.header
-        if not self._plans_ahead or header is None or not isinstance(policy, Planner):
+        if header is None or not isinstance(policy, Planner):
             return
         sample = self._sample(header.exploration)
         if sample is not None:
@@ -136,7 +138,7 @@ class ResidualSource:
     def _policy(self) -> Decider | None:
         """What decides: the actor in use, or where it plans, one for what is asked for now."""
         actor, text = self._mailbox.actor, self._customisation.text
-        if not isinstance(actor, Planner) or not text:
+        if not text or not isinstance(actor, Planner):
             return actor
         if self._planner is None or self._planner[:2] != (actor, text):
             self._planner = actor, text, actor.for_add_on(self._customisation.add_ons)

@@ -106,7 +106,7 @@ class SafetyFilter:
         if not passed:
             limited = clamp(limited, lower, upper)
         self.slew_limited += _differ(limited, safe)
-        if not any(each.excess(limited).any() for each in self._body):
+        if not self._body or not any(each.excess(limited).any() for each in self._body):
             return limited
         # Where the robot stands outside of its position limits, the way begins at the limit.
         start = clamp(previous, lower, upper)
