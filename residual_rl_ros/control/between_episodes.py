@@ -113,7 +113,6 @@ class BetweenEpisodes(PolicyLoop):
         """Send an operator's command, or one of the way home, where there is nothing to decide."""
         limiter, command = self.controller.limiter, self._takeover if home is None else home
         assert command is not None
-        self._holding.end()
         try:
             self._publish(limiter.commit(limiter.limit(command), overridden=home is None), now)
         except UnsafeCommandError as error:
@@ -131,6 +130,7 @@ class BetweenEpisodes(PolicyLoop):
             return False
         if self._takeover_active:  # He begins it where the robot is.
             return self._gate.refuses('', now)
+        self._fade_in(now)
         try:
             target = self.controller.target()
         except BasePolicyError as error:
@@ -143,7 +143,6 @@ class BetweenEpisodes(PolicyLoop):
             return False
         self.episode -= 1
         self.in_episode = False
-        self._holding.end()
         self.controller.abandon()
         self.counts['refused_starts'] += 1
         self._callbacks.warn(

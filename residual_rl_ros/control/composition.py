@@ -100,6 +100,12 @@ class BlendRamp:
         """Begin a ramp with the next ratio."""
         self._start_s = None
 
+    def set_ceiling(self, ceiling: float) -> None:
+        """Take another ceiling; a higher one begins a ramp, a lower one holds at once."""
+        if ceiling > self.ceiling:
+            self.restart()
+        self.ceiling = ceiling
+
     def ratio(self, now_s: float) -> float:
         """Return the blend ratio in [0, 1] at a time of any clock [s]."""
         if self._start_s is None:

@@ -183,6 +183,10 @@ class Obstacles:
         self._lags = bool(error)
         return error
 
+    def shift(self, seconds: float) -> None:
+        """Follow a clock that has jumped."""
+        self._stalls.shift(seconds)
+
     def stalled(self, now: float, rules: RealTimeRules) -> bool:
         """Return whether a robot that holds by zero is given up; see `StallWatch`."""
         return self._lags and self._stalls.stalled(now, rules.hold_limit_s)
@@ -222,6 +226,10 @@ class StallWatch:
             stuck = self._limiter.lagging() & ~moves
             self._counts[stuck] += 1
             self._since[stuck] = np.minimum(self._since[stuck], now)
+
+    def shift(self, seconds: float) -> None:
+        """Follow a clock that has jumped."""
+        self._since += seconds
 
     def stalled(self, now: float, limit_s: float) -> bool:
         """Return whether an action has not moved for so long, in several attempts."""
@@ -314,15 +322,22 @@ class StartGate:
 
 
 class HoldWatch:
-    """Measures for how long there has been a reason to hold."""
+    """Measures for how many control steps in a row there has been a reason to hold."""
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._holds = False
         self.seconds = 0.0
         """For how long, when it was last measured [s]."""
 
-    def end(self) -> None:
-        """Take in that the robot goes on, or holds because an operator wants it to."""
+    def step(self) -> None:
+        """Take in that a control step begins: one before it without `problem` was no hold."""
+        if not self._holds:
+            self._since = None
+        self._holds = False
+
+    def forget(self) -> None:
+        """Begin anew; the clock has jumped."""
         self._since = None
 
     def problem(self, now: float, reason: str, rules: RealTimeRules) -> str:
@@ -333,6 +348,7 @@ class HoldWatch:
             reason: why it does.
             rules: for how long it may.
         """
+        self._holds = True
         if self._since is None:
             self._since = now
         self.seconds = now - self._since

@@ -263,11 +263,21 @@ class PolicyLoop(ABC):
         else:
             self.counts['transitions'] += 1
 
-    def _send(self, stamp: float) -> None:
-        """Compose and send the command of this control step."""
+    def enable_residual(self, enabled: bool) -> None:
+        """Add the residual to the base, fading it in, or from the next decision on do not."""
+        if enabled and not self.controller.residual.enabled:
+            self._blend.restart()
+        self.controller.residual.enabled = enabled
+
+    def _fade_in(self, now: float) -> None:
+        """Say how much of the residual a decision of now may have."""
         if self.controller.at_decision and self.controller.mailbox.begins_anew():
             self._blend.restart()
-        self.controller.residual.blend_ratio = self._blend.ratio(stamp)
+        self.controller.residual.blend_ratio = self._blend.ratio(now)
+
+    def _send(self, stamp: float) -> None:
+        """Compose and send the command of this control step."""
+        self._fade_in(stamp)
         try:
             command = self.controller.command(self._takeover if self._commanding else None)
         except (BasePolicyError, RewardError, UnsafeCommandError) as error:

@@ -191,6 +191,7 @@ class RealTimeLoop(BetweenEpisodes):
             super()._deliver(transition)
 
     def _tick(self, now: float) -> None:
+        self._holding.step()
         self._watch_operator(now)
         if self._ending is not None:
             if not self._account(self._ending, now, seen=False):
@@ -288,8 +289,6 @@ class RealTimeLoop(BetweenEpisodes):
         if reason := self.controller.hold_reason:
             usual_s = 0.0 if self.controller.queue.begun else FIRST_CHUNK_S
             self._count_hold(now, reason, usual_s)
-        else:
-            self._holding.end()
 
     def _forget_time(self, seconds: float) -> None:
         """Begin anew after a jump of the clock: no stamp or duration so far means anything."""
@@ -299,7 +298,8 @@ class RealTimeLoop(BetweenEpisodes):
         self._blend.restart()
         self._gate.forget_end()
         self._feedback.stamp = -np.inf
-        self._holding.end()
+        self._holding.forget()
+        self.obstacles.shift(seconds)
         self._began += seconds
         self._operator.shift(seconds)
         self.preparation.shift(seconds)
@@ -312,6 +312,13 @@ class RealTimeLoop(BetweenEpisodes):
         if self._ending is not None:  # What was marked first stands, and its reward is counted.
             marked = replace(feedback, reward=0.0).merged(self._ending.feedback)
             self._ending = replace(self._ending, feedback=marked)
+        elif self.in_episode and stamp and stamp < self._began:
+            self._refuse(
+                'refused_feedback',
+                f'step_feedback is stamped {self._began - stamp:.3f} s before the episode began: it '
+                'is of the one before, or clocks differ; stamp it with the time of what it judges, '
+                'or with 0',
+            )
         elif self.in_episode:
             self._feedback.add(feedback, stamp)
 
@@ -340,7 +347,6 @@ class RealTimeLoop(BetweenEpisodes):
             return
         self.counts['holds'] += 1
         if not reason:
-            self._holding.end()
             return
         problem = self._holding.problem(now, reason, self.rules)
         if self._holding.seconds >= usual_s:

@@ -42,3 +42,12 @@ def test_a_ramp_starts_with_the_first_time_of_whatever_clock_it_is_given() -> No
     ramp = BlendRamp(1.0)
     ramp.restart()  # The node activates by wall time, its lockstep stamps begin at zero.
     assert [ramp.ratio(stamp) for stamp in (0.05, 0.55, 1.05)] == pytest.approx([0.0, 0.5, 1.0])
+
+
+def test_a_ceiling_that_is_raised_begins_a_ramp_and_a_lower_one_holds_at_once() -> None:
+    ramp = BlendRamp(4.0, ceiling=0.5)
+    assert [ramp.ratio(0.0), ramp.ratio(4.0)] == [0.0, 0.5]
+    ramp.set_ceiling(0.25)
+    assert ramp.ratio(5.0) == 0.25
+    ramp.set_ceiling(1.0)
+    assert [ramp.ratio(second) for second in (6.0, 7.0, 10.0)] == [0.0, 0.25, 1.0]

@@ -291,3 +291,62 @@ def test_a_decision_that_was_executed_is_not_the_operators() -> None:
     assert [t.source for t in callbacks.transitions] == [Source.BASE] * len(callbacks.transitions)
     steps = [t.step for t in callbacks.transitions]
     assert steps == [0, 1, 2, 4, 5]  # The gap is where the operator moved the robot.
+
+
+def test_a_hold_that_ended_between_episodes_does_not_count_for_the_next() -> None:
+    """A stop input ends a way home for one tick; a minute later the first chunk is late."""
+    policy = constant(0.0)
+    loop, callbacks = real_time(policy, auto_start=False, hold_limit_s=0.5)
+    loop.activate()
+    now = drive(loop, 0.0, 2)
+    loop._hold(now, 'stop input gate')
+    now = drive(loop, now, 1200)
+    policy.gate.clear()
+    be_late(loop, policy)
+    loop.request_start()
+    drive(loop, now, 6)
+    policy.gate.set()
+    assert loop.in_episode
+    assert not callbacks.faults
+
+
+def test_the_first_decision_of_an_episode_fades_in_too() -> None:
+    loop, _ = real_time(constant(0.0), ramp_s=10.0)
+    loop._blend.ceiling = 0.2
+    loop.activate()
+    loop.receive_weights(weights(loop, 1, gain=50.0))
+    loop.take_weights(wait=True)
+    now = drive(loop, 0.0, 1)
+    commanded = loop.controller.commanded()
+    assert commanded is not None
+    assert commanded.bound_scale == 0.0
+    for _ in range(20):
+        now = drive(loop, now, 1)
+        commanded = loop.controller.commanded()
+        assert commanded is not None
+        assert commanded.bound_scale <= 0.2 * now / 10.0
+
+
+def test_a_residual_that_is_switched_on_fades_in() -> None:
+    loop, callbacks = real_time(constant(0.0), ramp_s=1.0)
+    loop.activate()
+    loop.receive_weights(weights(loop, 1, gain=50.0))
+    loop.take_weights(wait=True)
+    loop.enable_residual(False)
+    now = drive(loop, 0.0, 40)
+    np.testing.assert_array_equal(callbacks.commands[-1][1], 0.0)
+    loop.enable_residual(True)
+    shares = []
+    for _ in range(22):
+        now = drive(loop, now, 1)
+        commanded = loop.controller.commanded()
+        assert commanded is not None
+        shares.append(commanded.bound_scale)
+    assert shares[0] == 0.0
+    assert max(np.diff(shares)) <= 0.051
+    assert shares[-1] == 1.0
+    loop.enable_residual(True)  # It is on: nothing begins anew.
+    drive(loop, now, 1)
+    commanded = loop.controller.commanded()
+    assert commanded is not None
+    assert commanded.bound_scale == 1.0

@@ -10,12 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from builders import LinearPolicy, make_metadata
+from builders import LinearPolicy, make_action_spec, make_metadata
 from loop_builders import PERIOD, drive, feed, real_time
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
+from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.gates import Obstacles, RealTimeRules
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.transitions.transition import Success
 
 
 @pytest.mark.parametrize('stamp', [1e300, -1e300, 2.0**40])
@@ -175,3 +179,48 @@ def test_chunks_from_elsewhere_are_used_after_the_clock_went_back(
     else:
         assert callbacks.commands[-1][0] == now
     assert callbacks.faults == []
+
+
+@pytest.mark.parametrize('late', [60.0, 0.01])
+def test_feedback_of_the_episode_before_does_not_end_the_next(late: float) -> None:
+    loop, callbacks = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 1000.0, 20)
+    loop.end_episode(END_EPISODE, now)
+    now = drive(loop, now, 3)
+    assert loop.episode == 1
+    began, count = loop._began, len(callbacks.transitions)
+    loop.receive_feedback(np.array([began - late, 1.0, 1.0, 0.0, 1.0]))
+    now = drive(loop, now, 2)
+    assert loop.episode == 1
+    assert loop.counts['refused_feedback'] == 1
+    assert f'{late:.3f} s before the episode began' in callbacks.warnings[-1]
+    assert all(transition.reward == 0.0 for transition in callbacks.transitions[count:])
+    loop.receive_feedback(np.array([0.0, 1.0, 1.0, 0.0, 1.0]))  # Whoever says no time means now.
+    drive(loop, now, 1)
+    assert callbacks.transitions[-1].success is Success.SUCCESS
+
+
+def test_a_jump_of_the_clock_does_not_give_a_stuck_robot_up() -> None:
+    measured = ('velocity.x', 'velocity.yaw')
+    action = make_action_spec(
+        units=('m/s', 'rad/s'), measured_by=measured, following_limit=np.full(2, 0.2)
+    )
+    limiter = CommandLimiter(SafetyFilter(action), measured)
+    obstacles, rules = Obstacles(limiter), RealTimeRules(True, 1.0)
+    now, given_up = 100.0, []
+    for step in range(60):
+        limiter.observe(np.zeros(2))
+        lags = obstacles.reason(True, now)
+        given_up.append(bool(lags) and obstacles.stalled(now, rules))
+        if lags:
+            limiter.interrupt()
+            limiter.hold()
+        else:
+            limiter.commit(np.full(2, 0.3))
+        now += PERIOD
+        if step == 14:
+            now += 10.0
+            obstacles.shift(10.0)
+    assert not any(given_up[:20])
+    assert any(given_up)

@@ -153,7 +153,7 @@ class PolicyNode(ManagedNode):
         self._tell_customisation()
         self.controller.residual.explore = parameters.explore
         self._blend.duration_s = ramp_s(parameters)
-        self._blend.ceiling = parameters.blend_ratio
+        self._blend.set_ceiling(parameters.blend_ratio)
         self._shown.rate_hz = parameters.publish_decisions_hz
         if isinstance(self._loop, RealTimeLoop):
             self._loop.rules = real_time_rules(parameters)

@@ -48,7 +48,7 @@ class PolicyServices:
             node.create_service(Trigger, f'~/{name}', self._ending_service(feedback))
 
     def _set_residual(self, request: Any, response: Any) -> Any:
-        self._loop.controller.residual.enabled = request.data
+        self._loop.enable_residual(request.data)
         response.success = True
         response.message = f'residual {"on" if request.data else "off"} from the next decision'
         return response
