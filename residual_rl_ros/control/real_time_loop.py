@@ -315,9 +315,9 @@ class RealTimeLoop(BetweenEpisodes):
         elif self.in_episode and stamp and stamp < self._began:
             self._refuse(
                 'refused_feedback',
-                f'step_feedback is stamped {self._began - stamp:.3f} s before the episode began: it '
-                'is of the one before, or clocks differ; stamp it with the time of what it judges, '
-                'or with 0',
+                f'step_feedback is stamped {self._began - stamp:.3f} s before the episode began: '
+                'it is of the one before, or clocks differ; stamp it with the time of what it '
+                'judges, or with 0',
             )
         elif self.in_episode:
             self._feedback.add(feedback, stamp)
