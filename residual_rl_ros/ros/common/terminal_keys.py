@@ -48,7 +48,7 @@ class Keyboard:
     What a key sends is read as a whole: one without a name, such as F9 or Alt with a letter, is no
     key, whatever letters its sequence holds. What is pasted is none either, nor what the terminal
     answers to programs. The key that stops counts in all of them: nothing shows that it was not
-    struck right after a part of them.
+    struck right after a part of them. On its own it counts with Caps Lock too.
 
     Args:
         descriptor: of the terminal.
@@ -105,7 +105,7 @@ class Keyboard:
             self.pasted = True
         self.pasted |= self._pasting
         arrow = NAMED_KEYS.get(MODIFIED.sub(f'{ESC}[', sent))
-        if self._stop in (arrow, NAMED_KEYS.get(character, character)):
+        if self._stop in (arrow, NAMED_KEYS.get(character, character), sent.swapcase()):
             return self._stop
         if self._begun or self._pasting:
             return ''

@@ -113,6 +113,12 @@ def test_what_is_struck_after_a_beginning_and_silence_counts(
     assert terminal.types('q') == ['q']
 
 
+def test_hold_counts_with_caps_lock_and_other_keys_do_not(terminal: Terminal) -> None:
+    assert terminal.types('H') == ['h']
+    assert terminal.types('G') == ['G']
+    assert terminal.types('\x1b[H') == []  # Home.
+
+
 @given(data=st.data(), stop=st.sampled_from(sorted(HOLDS)))
 def test_hold_is_never_lost_and_nothing_else_fires_by_accident(
     data: st.DataObject, stop: str
