@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
@@ -282,61 +282,68 @@ class BasePolicyMetadata:
     def check_robot(
         self, observation_names: tuple[str, ...], action: ActionSpec, rate_hz: float
     ) -> None:
-        """Refuse a robot that the policy was not trained for, by name.
+        """Refuse a robot that the policy was not trained for, with all that differs.
 
         Raises:
             BasePolicyError: names differ in content or order, the actions are of another kind, the
                 trained ones leave the robot's limits, or the control rate differs by more than 1 %.
         """
-        _check_same('observation', self.observation_names, observation_names)
-        _check_same('action', self.action_names, action.names)
-        self._check_kind(action)
-        for index, name in enumerate(action.names):
+        if problems := list(self._differences(observation_names, action, rate_hz)):
+            raise BasePolicyError('; '.join(problems))
+
+    def _differences(
+        self, observation_names: tuple[str, ...], action: ActionSpec, rate_hz: float
+    ) -> Iterator[str]:
+        yield from _different_names('observation', self.observation_names, observation_names)
+        other_actions = list(_different_names('action', self.action_names, action.names))
+        yield from other_actions
+        yield from self._different_kind(action)
+        for index, name in enumerate(() if other_actions else action.names):
             low, high = self.action_min[index], self.action_max[index]
             if low < action.lower[index] or high > action.upper[index]:
-                raise BasePolicyError(
+                yield (
                     f'action {name!r}: trained range [{low:g}, {high:g}] leaves the robot limits '
                     f'[{action.lower[index]:g}, {action.upper[index]:g}]'
                 )
         if abs(self.rate_hz - rate_hz) > 0.01 * rate_hz:
-            raise BasePolicyError(
+            yield (
                 f'base policy was trained at {self.rate_hz:g} Hz, the robot runs at {rate_hz:g} '
                 'Hz; set control_rate_hz in the robot YAML or retrain'
             )
 
-    def _check_kind(self, action: ActionSpec) -> None:
-        """Refuse continuous actions for a robot with discrete ones, and the other way round."""
+    def _different_kind(self, action: ActionSpec) -> Iterator[str]:
+        """Yield what is wrong if one has continuous actions, and the other discrete ones."""
         if self.prior is not Prior.NONE and action.is_discrete != (self.prior is Prior.CATEGORICAL):
-            raise BasePolicyError(
+            yield (
                 f'the base policy has prior {self.prior}, the robot has {action.kind} actions: a '
                 'categorical prior is for discrete ones, the others for continuous ones; correct '
                 'kind below action in the robot YAML, or retrain'
             )
-        if not action.is_discrete:
-            return
-        for name, low, high in zip(action.names, self.action_min, self.action_max, strict=True):
-            if (low, high) != (0.0, 1.0):
-                raise BasePolicyError(
-                    f'action {name!r}: trained range [{low:g}, {high:g}], expected [0, 1]: '
-                    'discrete actions are one-hot vectors'
-                )
+        elif action.is_discrete:
+            ranges = zip(self.action_names, self.action_min, self.action_max, strict=True)
+            for name, low, high in ranges:
+                if (low, high) != (0.0, 1.0):
+                    yield (
+                        f'action {name!r}: trained range [{low:g}, {high:g}], expected [0, 1]: '
+                        'discrete actions are one-hot vectors'
+                    )
 
 
-def _check_same(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> None:
-    if model == robot:
-        return
+def _different_names(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> Iterator[str]:
+    """Yield what is wrong if two lists of names differ."""
     missing = [name for name in model if name not in robot]
     extra = [name for name in robot if name not in model]
     if missing or extra:
-        raise BasePolicyError(
+        yield (
             f'{kind} names differ: the base policy needs {missing or "nothing more"}, the robot '
             f'also has {extra or "nothing"}; correct the robot YAML'
         )
-    index = next(i for i, pair in enumerate(zip(model, robot, strict=True)) if pair[0] != pair[1])
-    raise BasePolicyError(
-        f'{kind} order differs at index {index}: the base policy has {model[index]!r}, the robot '
-        f'{robot[index]!r}; reorder the robot YAML'
-    )
+    elif model != robot:
+        index = next(i for i, pair in enumerate(zip(model, robot, strict=True)) if len({*pair}) > 1)
+        yield (
+            f'{kind} order differs at index {index}: the base policy has {model[index]!r}, the '
+            f'robot {robot[index]!r}; reorder the robot YAML'
+        )
 
 
 def columns_for(

@@ -162,6 +162,14 @@ def test_the_rate_may_differ_by_one_percent() -> None:
         METADATA.check_robot(names, action, 20.5)
 
 
+def test_all_that_differs_is_said_at_once() -> None:
+    action = make_action_spec(upper=np.array([1.0, 0.499]))
+    with pytest.raises(BasePolicyError) as caught:
+        METADATA.check_robot((*METADATA.observation_names, 'extra'), action, 50.0)
+    for part in ("also has ['extra']", "'b.position': trained range", 'runs at 50 Hz'):
+        assert part in str(caught.value)
+
+
 @pytest.mark.parametrize('key', ['n_obs_steps', 'horizon', 'exec_start', 'exec_steps'])
 def test_a_model_cannot_ask_for_arrays_without_end(key: str) -> None:
     with pytest.raises(BasePolicyError, match=f'metadata {key} is 10000000, expected <= 10000'):
