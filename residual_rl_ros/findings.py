@@ -30,18 +30,19 @@ class InspectionReport:
 
     def table(self) -> Table:
         """Return the facts as a table."""
-        table = Table(title=escape(self.title), show_header=False)
+        table = Table(title=escape(one_line(self.title)), show_header=False)
         for name, value in self.facts.items():
-            table.add_row(escape(name), escape(value))
+            lines = map(one_line, value.split('\n'))
+            table.add_row(escape(one_line(name)), escape('\n'.join(lines)))
         return table
 
     def show(self, console: Console) -> None:
         """Print everything, and whether it is usable."""
         console.print(self.table())
         for problem in self.problems:
-            console.print(f'[red]problem:[/] {escape(problem)}', soft_wrap=True)
+            console.print(f'[red]problem:[/] {escape(one_line(problem))}', soft_wrap=True)
         for remark in self.remarks:
-            console.print(f'[yellow]remark:[/] {escape(remark)}', soft_wrap=True)
+            console.print(f'[yellow]remark:[/] {escape(one_line(remark))}', soft_wrap=True)
         if not self.problems:
             console.print('[green]usable[/]')
 

@@ -95,7 +95,7 @@ def find_file(what: str, folder: tuple[str, ...], name_or_path: str, suffix: str
         return path
     try:
         return resource_path(*folder, f'{name_or_path}{suffix}')
-    except ResourceError as error:
+    except (ResourceError, OSError) as error:  # A name can be too long for a file.
         shipped = sorted(file.stem for file in resource_path(*folder).glob(f'*{suffix}'))
         raise ResourceError(
             f'unknown {what} {name_or_path!r}; shipped: {", ".join(shipped)}; or give the path of '
@@ -159,5 +159,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_bytes(content)
         fresh.replace(path)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(
+            f'{str(path)!r} cannot be written: {str(path.parent)!r} is no folder'
+        ) from error
     except OSError as error:
         raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error

@@ -25,6 +25,7 @@ from residual_rl_ros.base_policy.inputs import (
 )
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
 from residual_rl_ros.robot.camera import check_size
 from residual_rl_ros.robot.description import RobotConfig
@@ -240,7 +241,7 @@ class BasePolicyMetadata:
             BasePolicyError: a key is missing, unknown or of the wrong type.
         """
         if not isinstance(mapping, Mapping):
-            raise BasePolicyError(f'metadata is a {type(mapping).__name__}, expected a map')
+            raise BasePolicyError(f'metadata is of type {type(mapping).__name__}, expected a map')
         known = {field.name: field for field in fields(cls)}
         unknown = sorted(map(str, set(mapping) - set(known)))
         if unknown:
@@ -254,19 +255,19 @@ class BasePolicyMetadata:
                 elif isinstance(value, (str, Mapping)) and kind.startswith('tuple'):
                     raise TypeError
                 elif kind == 'tuple[str, ...]':
-                    values[key] = tuple(str(item) for item in value)
+                    values[key] = tuple(_text(item) for item in value)
                 elif kind == 'tuple[float, ...]':
-                    values[key] = tuple(float(item) for item in value)
+                    values[key] = tuple(_number(item) for item in value)
                 elif kind == 'tuple[int, ...]':
                     values[key] = tuple(integer(item) for item in value)
                 elif kind == 'float | None':
-                    values[key] = None if value is None else float(value)
+                    values[key] = None if value is None else _number(value)
                 elif kind == 'float':
-                    values[key] = float(value)
+                    values[key] = _number(value)
                 elif kind == 'int':
                     values[key] = integer(value)
                 else:
-                    values[key] = str(value)
+                    values[key] = _text(value)
             except (TypeError, ValueError, OverflowError) as error:
                 raise BasePolicyError(f'metadata {key} is {value!r}, expected {kind}') from error
         try:
@@ -300,10 +301,13 @@ class BasePolicyMetadata:
         yield from self._different_kind(action)
         for index, name in enumerate(() if other_actions else action.names):
             low, high = self.action_min[index], self.action_max[index]
-            if low < action.lower[index] or high > action.upper[index]:
+            lower, upper = action.lower[index], action.upper[index]
+            # Networks compute in float32, in which 0.08 and 0.0799999982 are one number.
+            if np.float32(low) < np.float32(lower) or np.float32(high) > np.float32(upper):
                 yield (
-                    f'action {name!r}: trained range [{low:g}, {high:g}] leaves the robot limits '
-                    f'[{action.lower[index]:g}, {action.upper[index]:g}]'
+                    f'action {name!r}: trained range [{low:.9g}, {high:.9g}] leaves the robot '
+                    f'limits [{lower:.9g}, {upper:.9g}]; widen lower and upper below action in the '
+                    'robot YAML, or retrain'
                 )
         if abs(self.rate_hz - rate_hz) > 0.01 * rate_hz:
             yield (
@@ -327,6 +331,30 @@ class BasePolicyMetadata:
                         f'action {name!r}: trained range [{low:g}, {high:g}], expected [0, 1]: '
                         'discrete actions are one-hot vectors'
                     )
+
+
+def _text(value: Any) -> str:
+    """Return a text.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: Any) -> float:
+    """Return a number that float32 can hold, or no finite one.
+
+    Raises:
+        TypeError: it is none, or too large.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    if FLOAT32_MAX < abs(value) < math.inf:
+        raise OverflowError
+    return float(value)
 
 
 def _different_names(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> Iterator[str]:

@@ -8,7 +8,6 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -190,22 +189,8 @@ def train(
         say(console, f'interrupted; {how}')
         raise typer.Exit(INTERRUPTED) from None
     say(console, f'results are in {out}')
-    if summary['final'] is not None:
-        before, after = (_result(summary[key]) for key in ('base', 'final'))
-        say(console, f'base {before}, base + residual {after} on the same seeds')
     if as_json:
         print(json.dumps(summary, indent=2))
-
-
-def _result(rates: Mapping[str, Any]) -> str:
-    """Return success, or the mean return of a task without; with an add-on all that there is."""
-    success = rates['success']
-    words = [] if success is None else [f'{success:.0%}']
-    if success is None or 'add_on_return' in rates:
-        words.append(f'return {rates["return"]:.4g}')
-    if 'add_on_return' in rates:
-        words.append(f'add-on {rates["add_on_return"]:.4g}, total {rates["total_return"]:.4g}')
-    return ', '.join(words)
 
 
 def evaluate(
@@ -215,7 +200,13 @@ def evaluate(
             help='Output folder of train or demo, a checkpoint, or an actor or planner file.'
         ),
     ] = None,
-    task: TaskOption = 'peg_insert',
+    task: Annotated[
+        MaybeText,
+        typer.Option(
+            help='Task of config/finetune/, or the path of such a file; default: that of the run, '
+            'or peg_insert.'
+        ),
+    ] = None,
     env: EnvOption = None,
     base: BaseOption = None,
     episodes: Annotated[int, typer.Option(min=1, help='Paired seeds.')] = 100,
@@ -246,11 +237,15 @@ def evaluate(
     """Evaluate base and base + residual on the same seeds, in a blind random order."""
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.evaluation.paired import EVALUATION_SEED
+    from residual_rl_ros.training.identity import stored_run
 
     with TemporaryDirectory() as folder:
         # k and lambda are those of the actor; a search reaches every action.
         scale = 0.0 if planner is None else 2.0
-        loaded = environment_run(env, base, scale, Path(folder)) or load_run(task)
+        loaded = environment_run(env, base, scale, Path(folder))
+        if loaded is None and task is None and run is not None:
+            loaded = stored_run(run).configuration
+        loaded = loaded or load_run(task or 'peg_insert')
         loaded = loaded.told_by(success).rewarded_by(add_on)
         policy = _evaluated(run, planner, assignments(overrides or []), loaded)
         first = EVALUATION_SEED if first_seed is None else first_seed

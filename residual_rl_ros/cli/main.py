@@ -102,7 +102,10 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except OSError as error:
-        if error.errno != errno.EIO or error.filename is not None:
+        if error.filename is not None:
+            print(f'error: {str(error.filename)[:200]!r}: {error.strerror}', file=sys.stderr)
+            raise SystemExit(BAD_INPUT) from None
+        if error.errno != errno.EIO:
             raise
         # The terminal has closed. Python would complain at its end, when it empties its buffers.
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +126,11 @@ def scale_of(env: str | None, scale: float | None) -> float:
             f'residual_scale={scale:g} to train, PRESET:residual_scale={scale:g} to compare, or '
             'write it in a file for --task'
         )
-    return USUAL_SCALE if scale is None else scale
+    if scale is None:
+        return USUAL_SCALE
+    if not 0.0 <= scale < math.inf:
+        raise ResidualRLError(f'--scale is {scale:g}, expected a number from 0 on')
+    return scale
 
 
 def environment_run(

@@ -30,7 +30,7 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exis
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.run_folder import write_json
+from residual_rl_ros.training.run_folder import prepare_output, write_json
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,7 @@ def finish_grid(
     Raises:
         ResidualRLError: runs failed, or none is finished.
     """
+    prepare_output(path.parent, resume=True)
     missing = [cell for cell in cells if cell.folder not in done]
     say(console, f'{len(cells)} runs, {len(done)} of them done')
     failed: dict[Path, str] = {}

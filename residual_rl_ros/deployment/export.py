@@ -29,16 +29,12 @@ from residual_rl_ros.deployment.parity import (
     tolerance,
 )
 from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, ResourceError
-from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.learner.checkpoint import RUN, load_run_state
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.weights import (
-    CHECKPOINTS,
     decode_weights,
     read_actor,
-    readable_checkpoint,
 )
-from residual_rl_ros.training.identity import IDENTITY
+from residual_rl_ros.training.identity import StoredRun, stored_run
 
 PARITY_DECISIONS = 100
 """Decisions that are compared before a file is written."""
@@ -90,8 +86,9 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
         raise OutputError(f'{str(options.out)!r} exists; choose another file with --out')
     message = read_actor(options.run)
     header, policy = decode_weights(message)
-    stored = _stored_run(options.run)
-    run = _configuration(options, stored).resolve().trained_as(policy.architecture.layout)
+    found = stored_run(options.run)
+    stored = found.identity
+    run = _configuration(options, found).resolve().trained_as(policy.architecture.layout)
     _check_base(run, stored)
     _check_limits(run, options)
     _check_ensemble(run, stored)
@@ -123,27 +120,9 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     return Exported(metadata, parity, hashlib.sha256(content).hexdigest())
 
 
-def _stored_run(path: Path) -> Mapping[str, Any]:
-    """Return what a checkpoint says of its run; nothing if it says nothing.
-
-    Raises:
-        ResidualRLError: it cannot be read.
-    """
-    folder = path.parent if path.is_file() else path
-    places = (readable_checkpoint(folder / CHECKPOINTS / 'latest'), readable_checkpoint(folder))
-    place = next((each for each in places if (each / RUN).is_file()), None)
-    if place is None:
-        return {}
-    identity = load_run_state(place).get(IDENTITY)
-    if identity is None:
-        return {}
-    text = identity.tobytes().decode(errors='replace')
-    found = parse_json(text, f'run of {str(place)!r}')
-    return found if isinstance(found, dict) else {}
-
-
-def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConfig:
+def _configuration(options: ExportOptions, found: StoredRun) -> RunConfig:
     """Return the run whose base policy and robot are exported."""
+    stored = found.identity
     if (options.robot is None) != (options.base is None):
         raise ConfigError('give --robot together with --base, or else --task')
     if options.robot is not None and options.base is not None:
@@ -151,6 +130,8 @@ def _configuration(options: ExportOptions, stored: Mapping[str, Any]) -> RunConf
             raise ConfigError('give either --task, or --robot together with --base')
         config = RunConfig(Path(options.robot).stem, options.robot, options.base, (0.0,), 1)
         return _as_wide(config, stored)
+    if options.task is None and found.configuration is not None:
+        return found.configuration
     task = options.task or stored.get('task')
     robot, base = stored.get('robot_file'), stored.get('base_policy')
     if task is None and isinstance(robot, str) and isinstance(base, str):

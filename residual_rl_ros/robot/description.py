@@ -157,7 +157,10 @@ def find_robot(name_or_path: str) -> Path:
     """
     path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
-        raise ConfigError(f'robot file {str(path)!r} does not exist')
+        raise ConfigError(
+            f'robot file {str(path)!r} does not exist; a path in a YAML or an option counts from '
+            f'the folder that the command is started in, {str(Path.cwd())!r}'
+        )
     return path
 
 

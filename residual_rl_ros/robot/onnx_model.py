@@ -83,7 +83,8 @@ def read_model(
             files from outside of its folder.
     """
     if not path.is_file():
-        raise error_type(f'{what} {str(path)!r} does not exist; give the path of an .onnx file')
+        problem = 'is no file' if os.path.lexists(path) else 'does not exist'
+        raise error_type(f'{what} {str(path)!r} {problem}; give the path of an .onnx file')
     try:
         content = _read(path.resolve())
         size = len(content)

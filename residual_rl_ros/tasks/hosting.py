@@ -225,7 +225,10 @@ def _action_bounds(name: str, space: gymnasium.spaces.Box) -> tuple[Float64, Flo
         ConfigError: one is not finite, or float32, in which networks compute, cannot tell them
             apart.
     """
-    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    # The shortest decimals that are these float32: 0.08, not 0.07999999821186066.
+    low, high = (
+        np.array([float(str(bound)) for bound in each]) for each in (space.low, space.high)
+    )
     for index, (lowest, highest) in enumerate(zip(low, high, strict=True)):
         bounds = f'{name}: action[{index}] is bounded by {lowest:.9g} and {highest:.9g}'
         if not (abs(lowest) <= FLOAT32_MAX and abs(highest) <= FLOAT32_MAX):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.config.operator import OperatorConfig
-from residual_rl_ros.config.run import ResolvedRun
+from residual_rl_ros.config.run import ResolvedRun, RunConfig, run_config
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.learner.checkpoint import RUN, load_run_state
+from residual_rl_ros.residual_policy.weights import CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import file_sha256
 
 IDENTITY = 'identity'
 """In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
+CONFIGURATION = 'configuration'
+"""In the same place: the run's configuration, its paths absolute."""
 
 
 def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
@@ -53,6 +57,56 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         identity['observation_map'] = dict(recorded.observation_map)
     as_json: dict[str, Any] = json.loads(json.dumps(identity))
     return as_json
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What a checkpoint says of its run."""
+
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    """See `run_identity`; of a learner node its own; empty if it says nothing."""
+    configuration: RunConfig | None = None
+    """Of a run in one process; None of others, and of those before it was stored."""
+
+
+def configuration_json(config: RunConfig) -> dict[str, Any]:
+    """Return a configuration as JSON values, from which it can be read in any folder."""
+
+    def absolute(name_or_path: str) -> str:
+        path = Path(name_or_path)
+        return str(path.absolute()) if path.suffix else name_or_path
+
+    values = {
+        **asdict(config),
+        'robot': absolute(config.robot),
+        'base_policy': absolute(config.base_policy),
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(values))
+    return as_json
+
+
+def stored_run(path: Path) -> StoredRun:
+    """Return what a run's folder, a checkpoint, or the checkpoint beside an actor says of its run.
+
+    Raises:
+        ResidualRLError: it cannot be read.
+    """
+    folder = path.parent if path.is_file() else path
+    places = (readable_checkpoint(folder / CHECKPOINTS / 'latest'), readable_checkpoint(folder))
+    place = next((each for each in places if (each / RUN).is_file()), None)
+    if place is None:
+        return StoredRun()
+    state = load_run_state(place)
+    found = {
+        key: parse_json(state[key].tobytes().decode(errors='replace'), f'{key} of {str(place)!r}')
+        for key in (IDENTITY, CONFIGURATION)
+        if key in state
+    }
+    identity, configuration = found.get(IDENTITY), found.get(CONFIGURATION)
+    return StoredRun(
+        identity if isinstance(identity, dict) else {},
+        run_config(configuration, str(place)) if CONFIGURATION in found else None,
+    )
 
 
 def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,13 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exis
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart
-from residual_rl_ros.training.identity import IDENTITY, check_identity, run_identity
+from residual_rl_ros.training.identity import (
+    CONFIGURATION,
+    IDENTITY,
+    check_identity,
+    configuration_json,
+    run_identity,
+)
 from residual_rl_ros.training.in_process import (
     InProcessRun,
     refuse_nothing_to_learn,
@@ -129,6 +135,7 @@ class _Training:
         if not options.resume:
             refuse_silence(run, self._env)
         self._controller = run.controller(options.seed, explore=True, scheduled=True)
+        say(console, self._bound())
         made.callback(self._controller.queue.close)
         prepare_output(options.output_dir, options.resume)
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
@@ -224,11 +231,22 @@ class _Training:
             base = self._play(seeds, None, 'evaluating the base')
             message = self._run.learner.current_message()
             final = self._play(seeds, message, 'evaluating base + residual')
-            self._scores = score(base), score(final)
-            summary['base'], summary['final'] = (found.summary() for found in self._scores)
-            summary |= difference(base, final).summary()
+            before, after = self._scores = score(base), score(final)
+            pair = difference(base, final)
+            summary['base'], summary['final'] = before.summary(), after.summary()
+            summary |= pair.summary()
+            for line in (f'base            {before}', f'base + residual {after}', str(pair)):
+                say(self._console, line)
             summary['scenes'] = final_scenes(seeds.start, base, final, measure)
         return summary
+
+    def _bound(self) -> str:
+        """Return how far the residual may go, in words; a scale alone says it to nobody."""
+        bounds = zip(
+            self._controller.layout.action_names, self._controller.bound.values, strict=True
+        )
+        parts = [f'{bound:.3g} for {name}' for name, bound in bounds if bound]
+        return f'the residual is up to {", ".join(parts)}' if parts else 'there is no residual'
 
     def draw(self) -> None:
         """Draw the learning curve, if base and base + residual were evaluated."""
@@ -244,8 +262,15 @@ class _Training:
         )
 
     def _save(self) -> None:
-        identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
-        self._checkpoints.save(self._run.learner, {**self._run.state_dict(), IDENTITY: identity})
+        said = {
+            IDENTITY: self._identity,
+            CONFIGURATION: configuration_json(self._resolved.config),
+        }
+        as_bytes = {
+            key: np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
+            for key, values in said.items()
+        }
+        self._checkpoints.save(self._run.learner, {**self._run.state_dict(), **as_bytes})
 
     def _continue(self, checkpoint: Path) -> None:
         """Continue the run of a checkpoint.
@@ -255,6 +280,7 @@ class _Training:
         """
         state = load_run_state(checkpoint)
         check_identity(checkpoint, state.pop(IDENTITY, None), self._identity)
+        state.pop(CONFIGURATION, None)  # Of the same run, perhaps at another place.
         self._run.load_state_dict(state)
 
     def _new_learner(self) -> Learner:

@@ -18,7 +18,7 @@ from residual_rl_ros.base_policy.inputs import ImageInput, MemoryInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(-3e38, 3e38)
 
 METADATA = make_metadata(kind='act', task='bench', dataset_sha256='ab' * 32)
 MAPPING = json.loads(METADATA.to_json())
@@ -27,7 +27,7 @@ MAPPING = json.loads(METADATA.to_json())
 @given(
     st.lists(FINITE, min_size=2, max_size=2),
     st.lists(FINITE, min_size=2, max_size=2),
-    st.floats(1e-300, 1e300),
+    st.floats(1e-30, 1e30),
     st.text(max_size=8),
 )
 def test_json_keeps_every_number_at_full_precision(
@@ -100,6 +100,13 @@ def test_a_missing_key_is_named(key: str) -> None:
         ({'action_min': 0.0}, r'action_min is 0.0, expected tuple\[float, ...\]'),
         ({'action_min': ['low', 0.0]}, r'action_min is .*expected tuple\[float, ...\]'),
         ({'action_names': 3}, r'action_names is 3, expected tuple\[str, ...\]'),
+        ({'action_names': ['a', 1]}, r"action_names is \['a', 1\], expected tuple\[str, ...\]"),
+        ({'rate_hz': '20'}, r"rate_hz is '20', expected float"),
+        ({'rate_hz': True}, r'rate_hz is True, expected float'),
+        ({'rate_hz': 1e300}, r'rate_hz is 1e\+300, expected float'),
+        ({'action_max': [1e308, 0.5]}, r'action_max is .*expected tuple\[float, ...\]'),
+        ({'kind': [1]}, r'kind is \[1\], expected str'),
+        ({'dataset_sha256': 5}, r'dataset_sha256 is 5, expected str'),
     ],
 )
 def test_a_wrong_key_or_type_is_named(changes: dict[str, object], message: str) -> None:
@@ -113,6 +120,12 @@ def test_a_count_that_is_no_whole_number_is_refused(value: float) -> None:
         BasePolicyMetadata.from_mapping({**MAPPING, 'exec_steps': value})
 
 
+@pytest.mark.parametrize('name', ['\x1b[31m', 'a\nb', '\ud800'])
+def test_a_name_that_cannot_be_printed_is_refused(name: str) -> None:
+    with pytest.raises(BasePolicyError, match=r'name .* has characters that cannot be printed'):
+        BasePolicyMetadata.from_mapping({**MAPPING, 'action_names': ['a', name]})
+
+
 @pytest.mark.parametrize('text', ['', '{', 'None'])
 def test_text_that_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(BasePolicyError, match=r'metadata is not JSON'):
@@ -120,7 +133,7 @@ def test_text_that_is_no_json_is_refused(text: str) -> None:
 
 
 def test_json_that_is_no_map_is_refused() -> None:
-    with pytest.raises(BasePolicyError, match=r'metadata is a list, expected a map'):
+    with pytest.raises(BasePolicyError, match=r'metadata is of type list, expected a map'):
         BasePolicyMetadata.from_json(json.dumps([1]))
 
 
@@ -153,6 +166,12 @@ def test_trained_actions_beyond_the_limits_are_refused_by_name() -> None:
         check(upper=np.array([1.0, 0.499]))
     with pytest.raises(BasePolicyError, match=r"'a.position': trained range \[-1, 1\] leaves"):
         check(lower=np.array([-0.999, -0.5]))
+
+
+def test_a_limit_that_float32_cannot_tell_from_the_trained_range_is_none() -> None:
+    check(upper=np.array([1.0 - 1e-8, float(np.float32(0.5))]))
+    with pytest.raises(BasePolicyError, match=r'\[-1, 1\] leaves the robot limits \[-2, 0.999999'):
+        check(upper=np.array([0.9999999, 0.5]))
 
 
 def test_the_rate_may_differ_by_one_percent() -> None:

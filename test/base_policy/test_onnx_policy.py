@@ -81,7 +81,7 @@ def test_only_the_pinned_file_is_accepted(path: Path) -> None:
 
 
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(BasePolicyError, match=r'does not exist'):
+    with pytest.raises(BasePolicyError, match=r'is no file'):
         OnnxBasePolicy(tmp_path)
 
 
@@ -114,7 +114,7 @@ def test_a_sidecar_supplies_the_metadata(path: Path) -> None:
     assert OnnxBasePolicy(path).metadata == metadata
 
 
-@pytest.mark.parametrize(('text', 'message'), [('{', r'is not YAML'), ('- 1', r'is a list')])
+@pytest.mark.parametrize(('text', 'message'), [('{', r'is not YAML'), ('- 1', r'is of type list')])
 def test_a_broken_sidecar_is_refused(path: Path, text: str, message: str) -> None:
     write_onnx_policy(path, embed=False)
     path.with_suffix('.yaml').write_text(text)

@@ -74,6 +74,13 @@ def test_every_fact_is_in_the_table(path: Path) -> None:
     assert all(name in text for name in report.facts)
 
 
+def test_what_a_terminal_would_obey_is_shown_as_escapes(path: Path) -> None:
+    write_onnx_policy(path, make_metadata(task='\x1b[31m\ud800'))
+    out = io.StringIO()
+    check_base_policy(path, clock=clock_of(0.001)).show(Console(file=out, width=200))
+    assert '\\x1b[31m\\ud800' in out.getvalue()
+
+
 def test_a_dimension_that_the_base_never_uses_is_remarked(path: Path) -> None:
     write_onnx_policy(path, make_metadata(action_min=(-1.0, 0.2), action_max=(1.0, 0.2005)))
     report = check_base_policy(path)

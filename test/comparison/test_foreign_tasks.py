@@ -118,21 +118,28 @@ def test_any_environment_is_trained_resumed_and_evaluated_by_its_name(
     assert run_command(*train, '--steps', '40', monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().err
     assert 'best_of_n learns from the reward of the task alone: the add-on is measured' in said
-    ends = 'return 8, add-on 0.48, total 8.48'
-    assert f'base {ends}, base + residual {ends} on the same seeds' in said
+    assert 'the residual is up to 0.03 for action0, 0.03 for action1' in said
+    for who in ('base            ', 'base + residual '):
+        assert f'{who}return: basic 8 ' in said
     assert run_command(*train, '--steps', '48', '--resume', monkeypatch=monkeypatch) == 0
 
     def play(config: RunConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
         run = config.resolve()  # Its robot is still there.
         run.evaluation_controller(message).queue.close()
         assert run.add_on is not None
-        assert (config.task, config.residual_scale) == ('Falls-v0', (0.1, 0.1))
+        assert (config.task, config.residual_scale) == ('Falls-v0', (0.3, 0.3))
         return [(on, Episode(seed, None, 8, 8.0, 0.48)) for on in (False, True) for seed in seeds]
 
     monkeypatch.setattr(paired, 'evaluate_blind', play)
     evaluate = ('evaluate', out, *told, *side, '--episodes', '2')
     assert run_command(*evaluate, monkeypatch=monkeypatch) == 0
     assert 'base + residual return: basic 8 [8, 8], add-on 0.48 [' in capsys.readouterr().out
+    # A run says of which task it is.
+    assert run_command('evaluate', out, '--episodes', '2', monkeypatch=monkeypatch) == 0
+    assert 'base + residual return: basic 8 [8, 8], add-on 0.48 [' in capsys.readouterr().out
+    export = ('export', out, '--out', str(tmp_path / 'fused.onnx'))
+    assert run_command(*export, monkeypatch=monkeypatch) == 2
+    assert 'base.onnx has a fixed batch of 1' in capsys.readouterr().err  # It is found.
     assert run_command('train', '--env', 'Falls-v0', '--out', out, monkeypatch=monkeypatch) == 2
     assert 'give either --task, or --env together with --base' in capsys.readouterr().err
 

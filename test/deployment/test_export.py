@@ -23,6 +23,7 @@ from residual_rl_ros.deployment.fused_policy import METADATA_KEY
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.training.identity import StoredRun
 
 TASK = 'push_to_goal'
 Export = Callable[..., tuple[int, str, str]]
@@ -222,5 +223,6 @@ def test_a_graph_that_differs_from_the_controller_is_not_written(
 @pytest.mark.parametrize('given', [{'task': TASK}, {'robot': TASK, 'base': TASK}])
 def test_the_base_has_the_density_that_the_run_was_trained_with(given: dict[str, str]) -> None:
     options = export_module.ExportOptions(Path('run'), Path('out'), **given)  # type: ignore[arg-type]
-    found = export_module._configuration(options, {'prior_width': [0.2]})
+    stored = StoredRun({'prior_width': [0.2]})
+    found = export_module._configuration(options, stored)
     assert found.prior_width == (0.2,)
