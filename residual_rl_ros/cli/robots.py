@@ -103,9 +103,13 @@ def describe_robot(
     import yaml
 
     from residual_rl_ros.tasks.hosting import describe_robot as describe
-    from residual_rl_ros.tasks.hosting import make_environment
+    from residual_rl_ros.tasks.hosting import flattened, make_environment
 
-    parameters = {'robot': describe(env, make_environment(env))}
+    made, first = make_environment(env), 0
+    parameters = {'robot': describe(env, made)}
+    for key, count in flattened(made).items():
+        print(f'# {key}: ' + (f'x{first} to x{first + count - 1}' if count > 1 else f'x{first}'))
+        first += count
     print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
 
 

@@ -77,6 +77,22 @@ def make_environment(name: str, render_mode: str | None = None, success: str = A
     return TellsSuccess(env, criterion)
 
 
+def flattened(env: Env) -> dict[str, int]:
+    """Return how many numbers each key of a dictionary observation became, in their order.
+
+    Empty if the environment observes none.
+    """
+    while isinstance(env, gymnasium.Wrapper):
+        inner = env.env
+        spaces = inner.observation_space
+        if isinstance(env, gymnasium.wrappers.FlattenObservation) and isinstance(
+            spaces, gymnasium.spaces.Dict
+        ):
+            return {key: gymnasium.spaces.flatdim(space) for key, space in spaces.items()}
+        env = inner
+    return {}
+
+
 def _make_foreign(name: str, render_mode: str | None) -> Env:
     """Make a gymnasium environment; its constructor need not know `render_mode`."""
     options: dict[str, Any] = {} if render_mode is None else {'render_mode': render_mode}

@@ -1,0 +1,60 @@
+# Copyright 2026 The residual_rl_ros authors
+# SPDX-License-Identifier: Apache-2.0
+"""Spaces of environments of others: dictionaries, and bounds in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from builders import make_metadata
+from command_line import run_command
+
+from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.tasks.hosting import describe_robot, flattened, make_environment
+
+TASK = 'DrawnPeg-v0'
+
+
+class DrawnPeg(gymnasium.Env[Any, Any]):
+    """Observes a dictionary, and takes a gripper's opening in float32."""
+
+    def __init__(self) -> None:
+        wide = {'high': np.inf, 'dtype': np.float32}
+        self.observation_space = gymnasium.spaces.Dict(
+            {
+                'peg': gymnasium.spaces.Box(low=-np.inf, shape=(3,), **wide),
+                'grip': gymnasium.spaces.Box(low=-np.inf, shape=(1,), **wide),
+            }
+        )
+        self.action_space = gymnasium.spaces.Box(
+            np.array([-0.3, 0.0], np.float32), np.array([0.3, 0.08], np.float32)
+        )
+
+
+gymnasium.register(TASK, DrawnPeg, max_episode_steps=5)
+
+
+def test_what_a_dictionary_was_flattened_to_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = make_environment(TASK)
+    assert list(flattened(env).items()) == [('grip', 1), ('peg', 3)]
+    assert flattened(gymnasium.make('Pendulum-v1')) == {}
+    assert run_command('describe-robot', TASK, monkeypatch=monkeypatch) == 0
+    assert capsys.readouterr().out.startswith('# grip: x0\n# peg: x1 to x3\n')
+
+
+def test_a_policy_that_reaches_bounds_in_float32_fits_the_described_robot() -> None:
+    robot = RobotConfig.from_mapping(describe_robot(TASK, make_environment(TASK)))
+    np.testing.assert_array_equal(robot.action.upper, [0.3, 0.08])
+    metadata = make_metadata(
+        observation_names=robot.observation_names,
+        action_names=robot.action.names,
+        action_min=(-0.3, 0.0),
+        action_max=(float(np.float32(0.3)), 0.08),
+        rate_hz=20.0,
+    )
+    metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
