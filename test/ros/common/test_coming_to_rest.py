@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -265,7 +264,7 @@ def test_the_last_commands_are_waited_for_together() -> None:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return a time that passes in sleeps only."""
     now = [5.0]
     monkeypatch.setattr(time, 'monotonic', lambda: now[0])
