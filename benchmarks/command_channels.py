@@ -37,7 +37,7 @@ from std_msgs.msg import Float64, Float64MultiArray
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.control.real_time_loop import RealTimeLoop, RealTimeRules
+from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.description import RobotConfig
@@ -137,8 +137,10 @@ class Bench(ManagedNode):
         while time.monotonic() < deadline:
             executor.spin_once(timeout_sec=0.1)
         executor.remove_node(self)
-        self._outputs[way].stop()
-        self._loop.deactivate(self._now())
+        now = self._now()
+        self._outputs[way].stop(now)
+        self._loop.deactivate(now)
+        self._outputs[way].finish(STOP_LIMIT_S)
         self.destroy_timer(timer)
         begin, begin_thread, end, end_thread = np.array(self._times)[:-1].T
         following = np.array(self._times)[1:]

@@ -259,8 +259,9 @@ class LimitedInterpolator:
         if result not in self._usable:
             raise UnsafeCommandError(f'no motion to {self._to.tolist()}: {result}')
         self._output.pass_to_input(self._input)
-        self._position = np.array(self._output.new_position)
         self._resting = result == self._usable[1]
+        arrived = self._settling and self._resting  # To the last bit: a rest is no slow motion.
+        self._position = self._to if arrived else np.array(self._output.new_position)
         return self._position.clip(self._limits.lower, self._limits.upper)
 
     def jump(self, command: Array, now: float) -> None:

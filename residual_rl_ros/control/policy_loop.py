@@ -23,6 +23,7 @@ from residual_rl_ros.control.feedback import PendingFeedback, StepFeedback
 from residual_rl_ros.control.safety import illegal_choice
 from residual_rl_ros.errors import (
     BasePolicyError,
+    CommandError,
     MalformedTransitionError,
     ObservationError,
     RewardError,
@@ -47,7 +48,11 @@ class LoopCallbacks(Protocol):
     """Where a loop's results go."""
 
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
-        """Send a command, shape (m,), that answers a stamp [s], and say whether it is to hold."""
+        """Send a command, shape (m,), that answers a stamp [s], and say whether it is to hold.
+
+        Raises:
+            CommandError: it cannot be sent to a part of the robot; to all others it has been.
+        """
 
     def send_transition(self, transition: Transition) -> None:
         """Send a finished decision to the learner."""
@@ -88,6 +93,7 @@ class PolicyLoop(ABC):
         self.active = False
         self.held = False
         """An operator's hold; above everything else."""
+        self._stopping = False
         self._blend = blend
         self._callbacks = callbacks
         self._clock = clock
@@ -105,10 +111,13 @@ class PolicyLoop(ABC):
 
     def deactivate(self, now: float) -> None:
         """Hold, then stop."""
-        if self.in_episode or not self.controller.limiter.at_rest:
-            self._send_hold(now)
-            self._come_to_rest(now)
-        self.active = self.in_episode = False
+        self._stopping = True
+        try:
+            if self.in_episode or not self.controller.limiter.at_rest:
+                self._send_hold(now)
+                self._come_to_rest(now)
+        finally:
+            self.active = self.in_episode = self._stopping = False
 
     def _come_to_rest(self, now: float) -> None:  # noqa: B027 - a simulator that waits is at rest.
         """Let a robot that has begun to slow down do so to the end."""
@@ -295,8 +304,12 @@ class PolicyLoop(ABC):
 
     def _publish(self, command: Array | None, stamp: float, holding: bool = False) -> None:
         """Send a command, if there is one; none leaves an inactive loop."""
-        if command is not None and self.active:
+        if command is None or not self.active:
+            return
+        try:
             self._callbacks.send_command(command, stamp, holding)
+        except CommandError as error:
+            (self._callbacks.warn if self._stopping else self._callbacks.fault)(str(error))
 
     def _refuse(self, counter: str, reason: str) -> None:
         self.counts[counter] += 1

@@ -42,6 +42,7 @@ class RealTimeLoop(BetweenEpisodes):
         rules: what may change while the robot runs.
         sleep: lets time pass [s].
         preparation: what is done between episodes; None: nothing.
+        stop_s: at rest so long after it is told to stop, at the latest [s].
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class RealTimeLoop(BetweenEpisodes):
         rules: RealTimeRules,
         sleep: Callable[[float], None] = time.sleep,
         preparation: Preparation | None = None,
+        stop_s: float = STOP_LIMIT_S,
     ) -> None:
         super().__init__(controller, assembler, blend, callbacks, clock, rules, preparation)
         self.latencies = {
@@ -68,7 +70,7 @@ class RealTimeLoop(BetweenEpisodes):
         self.reading_s = 0.0
         """Time spent on reading observations since the last tick [s]; its owner adds to it."""
         self._period_s = period_s
-        self._sleep = sleep
+        self._sleep, self._stop_s = sleep, stop_s
         self._reader = WeightsReader(controller.mailbox)
         self._outbox: list[Transition] = []
         self._began = 0.0
@@ -96,7 +98,7 @@ class RealTimeLoop(BetweenEpisodes):
 
     def _come_to_rest(self, now: float) -> None:
         """Slow down at the slew limit or, where that takes longer than it may, faster."""
-        for steps in range(max(int(STOP_LIMIT_S / self._period_s), 1), 0, -1):
+        for steps in range(max(int(self._stop_s / self._period_s), 1), 0, -1):
             if self.controller.limiter.at_rest:
                 return
             self._sleep(self._period_s)

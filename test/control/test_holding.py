@@ -12,6 +12,7 @@ from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weig
 
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.errors import CommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -107,6 +108,22 @@ def test_a_mobile_base_is_at_rest_before_its_node_stops() -> None:
     np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
     assert [stamp for stamp, _ in callbacks.commands[-3:]] == [now, now + PERIOD, now + 2 * PERIOD]
     assert callbacks.slept == [PERIOD, PERIOD]
+    assert not loop.active
+
+
+def test_a_command_that_cannot_be_sent_is_a_fault_and_what_can_be_sent_comes_to_rest() -> None:
+    loop, callbacks, _, now = rolling()
+    send, callbacks.now = callbacks.send_command, now
+
+    def send_but_one(*told: Any, **named: Any) -> None:
+        send(*told, **named)
+        raise CommandError('the codec failed')
+
+    callbacks.send_command = send_but_one  # type: ignore[method-assign]
+    drive(loop, now, 1)
+    assert callbacks.faults == ['the codec failed']
+    np.testing.assert_allclose(newest(callbacks), SLOWING_DOWN, atol=1e-12)
+    assert callbacks.warnings[-3:] == ['the codec failed'] * 3
     assert not loop.active
 
 

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,11 @@ from rclpy.clock import Clock
 from rclpy.duration import Duration
 
 from residual_rl_ros.control.trajectory import Trajectory
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import CommandError, ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep
 from residual_rl_ros.ros.common import qos
-from residual_rl_ros.ros.common.command_stream import CommandStream
+from residual_rl_ros.ros.common.command_stream import CommandStream, SampleSchedule, SteadySleep
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.gripper_goals import GripperGoals
 from residual_rl_ros.ros.common.managed_node import ManagedNode
@@ -29,7 +30,24 @@ Array = npt.NDArray[np.float64]
 SERVER_LIMIT_S = 5.0
 """How long an action server is waited for before the robot may move [s]."""
 ARRIVAL_LIMIT_S = 0.2
-"""How long a node that stops waits for its last command to arrive."""
+"""How long a node that stops waits for its last commands to arrive [s]."""
+
+
+@dataclass(frozen=True)
+class CommandTopic:
+    """A command that is sent with the control steps."""
+
+    command: Command
+    writer: CommandWriter
+    publisher: Any
+
+    def send(self, vector: Array, stamp: float, trajectory: Trajectory | None) -> None:
+        """Send its part of an action vector; see `CommandOutputs.send`."""
+        self.publisher.publish(
+            self.writer.trajectory(trajectory, stamp)
+            if self.command.horizon_steps and trajectory is not None
+            else self.writer.message(self.command.part_of(vector), stamp)
+        )
 
 
 class CommandOutputs:
@@ -59,7 +77,9 @@ class CommandOutputs:
         self._node = node
         self._streams: list[CommandStream] = []
         self._timers: list[Any] = []
-        self._topics: list[tuple[Command, CommandWriter, Any]] = []
+        self._schedule = SampleSchedule({}, 0.0, time.sleep)  # Of a robot that comes to rest.
+        self._fault: Callable[[str], object] = lambda reason: None
+        self._topics: list[CommandTopic] = []
         self._publishers: list[tuple[str, Any]] = []
         self._grippers: list[tuple[Command, GripperGoals]] = []
         self._clients: list[tuple[Command, Any]] = []
@@ -80,8 +100,13 @@ class CommandOutputs:
             if command.samples > 1 and not lockstep:
                 self._streams.append(CommandStream(command, writer, publisher, action, period_s))
             else:
-                self._topics.append((command, writer, publisher))
+                self._topics.append(CommandTopic(command, writer, publisher))
             self._publishers.append((command.topic, publisher))
+
+    @property
+    def lag_s(self) -> float:
+        """How long after the last command of a control step the robot is told it [s]."""
+        return max((stream.lag_s for stream in self._streams), default=0.0)
 
     def _goals(self, command: Command, writer: CommandWriter) -> GripperGoals:
         from rclpy.action import ActionClient  # 40 ms, for robots that have such a gripper.
@@ -117,23 +142,24 @@ class CommandOutputs:
             stamp: the observation that it answers in lockstep, otherwise now [s].
             holding: the robot holds: every topic is told so at once, and goals are cancelled.
             trajectory: from the vector on, for trajectories of several points.
+
+        Raises:
+            CommandError: the codec of a topic's type failed; all others have been sent theirs.
         """
         step = 0 if holding or self._lockstep else self._step
         self._step = 0 if holding else step + 1
-        for command, writer, publisher in self._topics:
-            if step % command.every == 0:
-                publisher.publish(
-                    writer.trajectory(trajectory, stamp)
-                    if command.horizon_steps and trajectory is not None
-                    else writer.message(command.part_of(vector), stamp)
-                )
-        for stream in self._streams:
-            stream.aim(vector, stamp)
+        calls: list[Callable[[], object]] = [
+            partial(topic.send, vector, stamp, trajectory)
+            for topic in self._topics
+            if step % topic.command.every == 0
+        ]
+        calls += [partial(stream.aim, vector, stamp) for stream in self._streams]
         for command, goals in self._grippers:
             if holding:
-                goals.cancel()
+                calls.append(goals.cancel)
             elif step % command.every == 0:
-                goals.take(command.part_of(vector), stamp)
+                calls.append(partial(goals.take, command.part_of(vector), stamp))
+        _call_each(calls)
 
     def start(self, clock: Clock, now: Callable[[], float], fault: Callable[[str], object]) -> None:
         """Begin to send between control steps, where a command wants that.
@@ -143,33 +169,67 @@ class CommandOutputs:
             now: tells the time [s].
             fault: called with the reason where a motion cannot go on.
         """
+        self._fault = fault
         for stream in self._streams:
-            stream.start(now, fault)
-        # One timer for all of a rate: to wake up costs more than to send.
-        for sample_s in sorted({stream.sample_s for stream in self._streams}):
-            send = [stream.send for stream in self._streams if stream.sample_s == sample_s]
+            stream.begin()
+        for sample_s, send in self._samples().items():
             self._timers.append(
-                self._node.create_timer(sample_s, partial(_call, send), clock=clock)
+                self._node.create_timer(sample_s, partial(_tell, send, now), clock=clock)
             )
 
-    def stop(self) -> None:
-        """End it: goals are cancelled, and a command is sent when it is given, and by `finish`."""
-        while self._timers:
-            self._node.destroy_timer(self._timers.pop())
+    def _samples(self) -> dict[float, Callable[[float], None]]:
+        """Return what sends the samples of each rate: to wake up costs more than to send."""
+        sends: dict[float, list[Callable[[float], None]]] = {}
         for stream in self._streams:
-            stream.stop()
-        for _, goals in self._grippers:
-            goals.cancel()
+            sends.setdefault(stream.sample_s, []).append(stream.send)
+        return {each: partial(self._send_each, sends[each]) for each in sorted(sends)}
 
-    def finish(self, now: float, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Send the rest of what is on its way, within `FINISH_S`.
+    def _send_each(self, sends: Sequence[Callable[[float], None]], now: float) -> None:
+        """Let each stream send; one that cannot is a fault, once all others have."""
+        problems = []
+        for send in sends:
+            try:
+                send(now)
+            except (CommandError, UnsafeCommandError) as error:
+                problems.append(str(error))
+        for problem in problems:
+            self._fault(problem)
+
+    def stop(self, now: float, sleep: Callable[[float], object] | None = None) -> None:
+        """Cancel goals, and end the timers: the robot is to come to rest in `pass_time`.
 
         Args:
-            now: time of the last command [s].
+            now: time [s].
             sleep: lets time pass [s].
         """
-        for stream in self._streams:
-            stream.finish(now, sleep)
+        while self._timers:
+            self._node.destroy_timer(self._timers.pop())
+        self._schedule = SampleSchedule(self._samples(), now, sleep or SteadySleep())
+        _call_each(goals.cancel for _, goals in self._grippers)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass after `stop` [s], and send between control steps as before."""
+        self._schedule.wait(seconds)
+
+    def finish(self, limit_s: float) -> None:
+        """Send the rest of what is on its way, then each last command itself.
+
+        Args:
+            limit_s: time since `stop` at which that must be done [s].
+        """
+        while (moving := self._moving()) and (left_s := limit_s - self._schedule.elapsed_s) > 0.0:
+            self.pass_time(min(left_s, *(stream.sample_s for stream in moving)))
+        self._send_each([stream.settle for stream in moving], self._schedule.now)
+        for stream in moving:
+            self._node.get_logger().warning(
+                f'command {stream.name!r}: its motion had not come to rest in {limit_s:g} s, so '
+                'the last command went out at once; if the robot can stop sooner, raise '
+                'max_velocity of its actions, or max_acceleration and max_jerk of the command, in '
+                'the robot YAML'
+            )
+
+    def _moving(self) -> list[CommandStream]:
+        return [stream for stream in self._streams if not stream.arrived]
 
     def check_servers(self) -> None:
         """Refuse to start where nobody serves an action.
@@ -191,10 +251,11 @@ class CommandOutputs:
         Returns:
             Topics of which a subscriber has not acknowledged the last one in `ARRIVAL_LIMIT_S`.
         """
-        late = []
+        late, deadline = [], time.monotonic() + ARRIVAL_LIMIT_S
         for topic, publisher in self._publishers:
+            left_s = max(deadline - time.monotonic(), 0.0)
             try:
-                if not publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_LIMIT_S)):
+                if not publisher.wait_for_all_acked(Duration(seconds=left_s)):
                     late.append(topic)
             except RCLError:  # An RMW without acknowledgements, as Zenoh's.
                 continue
@@ -228,6 +289,17 @@ class CommandOutputs:
         return values
 
 
-def _call(functions: Sequence[Callable[[], object]]) -> None:
+def _tell(send: Callable[[float], object], now: Callable[[], float]) -> None:
+    send(now())
+
+
+def _call_each(functions: Iterable[Callable[[], object]]) -> None:
+    """Call each function, also after one that fails; then raise the first error."""
+    errors = []
     for function in functions:
-        function()
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - what moves a robot hears of it first.
+            errors.append(error)
+    if errors:
+        raise errors[0]

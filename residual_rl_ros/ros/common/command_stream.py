@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.control.interpolation import KINDS, MotionLimits
+from residual_rl_ros.control.interpolation import KINDS, MotionLimits, duration_s
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -22,12 +24,14 @@ REBASED = 1.6
 """A command further from the one before than so many of the largest steps does not continue its
 motion: the robot was moved, and the limiter has begun where it is. A rotation vector changes up to
 pi/2 times as much as it turns."""
-FINISH_S = 1.0
-"""How long a node that stops lets a motion arrive [s]."""
+SAME_S = 1e-6
+"""Times that are nearer are the same but for rounding [s]: a sample of then, not after it."""
 
 
 class CommandStream:
     """A command that is sent at the rate of its controller.
+
+    `aim` takes in the command of each control step; `send` is to be called each `sample_s`.
 
     Args:
         command: with more than one sample.
@@ -53,18 +57,25 @@ class CommandStream:
             np.array(command.max_jerk),
         )
         self._command, self._writer, self._publisher = command, writer, publisher
+        self.name = command.name
+        """Of the command."""
         self.sample_s = period_s / command.samples
         """Time between two samples [s]."""
+        self.lag_s = duration_s(period_s, self.sample_s)
+        """How long after its command a motion is there, where its limits permit [s]."""
+        self.arrived = True
+        """Whether the last command, or nothing yet, has been sent: nothing is on its way."""
         self._reach = REBASED * command.part_of(action.max_step)
         self._interpolator = KINDS[command.interpolation](limits, period_s, self.sample_s)
         self._orientations = [OrientationLimit(action, each) for each in action.orientations]
         self._latest: Array | None = None
-        self._resting, self._runs = True, False
-        self._now: Callable[[], float] = lambda: 0.0
-        self._fault: Callable[[str], object] = lambda reason: None
+
+    def begin(self) -> None:
+        """Begin anew: the first command is sent as it is."""
+        self._latest, self.arrived = None, True
 
     def aim(self, vector: Array, stamp: float) -> None:
-        """Take in the command of a control step; where nobody calls `send`, do so.
+        """Take in the command of a control step.
 
         Args:
             vector: action vector, shape (m,).
@@ -81,43 +92,99 @@ class CommandStream:
             self._interpolator.jump(self._command.part_of(vector), stamp)
         else:
             self._interpolator.aim(self._command.part_of(vector), stamp)
-        self._latest, self._resting = vector, False
-        if not self._runs:
-            self._publish(stamp)
+        self._latest, self.arrived = vector, False
 
-    def start(self, now: Callable[[], float], fault: Callable[[str], object]) -> None:
-        """Begin: from here on `send` is called each `sample_s`; see `CommandOutputs.start`."""
-        self._now, self._fault, self._latest = now, fault, None
-        self._runs = True
-
-    def stop(self) -> None:
-        """End it: from here on `aim` and `finish` send."""
-        self._runs = False
-
-    def finish(self, now: float, sleep: Callable[[float], None]) -> None:
-        """Send the rest of the motion, so that the robot does not stop on the way.
+    def send(self, now: float) -> None:
+        """Send where the motion is, until it has arrived.
 
         Args:
-            now: time of the last command [s].
-            sleep: lets time pass [s].
+            now: time [s].
+
+        Raises:
+            UnsafeCommandError: the motion cannot go on; its command has been sent instead.
+            CommandError: the codec of its type failed.
         """
-        for step in range(1, int(FINISH_S / self.sample_s) + 1):
-            if self._resting or self._latest is None:
-                return
-            sleep(self.sample_s)
-            self._publish(now + step * self.sample_s)
-
-    def send(self) -> None:
-        """Send where the motion is, until it has arrived."""
-        if not self._resting and self._latest is not None:
-            self._publish(self._now())
-
-    def _publish(self, now: float) -> None:
+        if self.arrived:
+            return
         try:
             values = self._interpolator.sample(now)
         except UnsafeCommandError as error:
-            self._resting = True
-            self._fault(f'command {self._command.name!r}: {error}')
-            return
-        self._resting = self._interpolator.arrived(now)
+            self.settle(now)
+            raise UnsafeCommandError(f'command {self.name!r}: {error}') from error
+        self.arrived = self._interpolator.arrived(now)
+        self._publish(values, now)
+
+    def settle(self, now: float) -> None:
+        """Send the last command itself, wherever the motion is, which ends.
+
+        Raises:
+            CommandError: the codec of its type failed.
+        """
+        assert self._latest is not None, 'something was aimed at'
+        target = self._command.part_of(self._latest)
+        self._interpolator.jump(target, now)
+        self.arrived = True
+        self._publish(target, now)
+
+    def _publish(self, values: Array, now: float) -> None:
         self._publisher.publish(self._writer.message(values, now))
+
+
+class SteadySleep:
+    """Sleeps so that several sleeps end when they say, whatever is done in between.
+
+    Time in which the process stood still is not made up for: no sample follows another at once.
+    """
+
+    def __init__(self) -> None:
+        self._until = time.monotonic()
+
+    def __call__(self, seconds: float) -> None:
+        """Sleep until so many seconds after the end of the sleep before."""
+        self._until += seconds
+        left_s = self._until - time.monotonic()
+        if left_s > 0.0:
+            time.sleep(left_s)
+        else:
+            self._until -= left_s
+
+
+class SampleSchedule:
+    """Has samples sent as they fall due, where no timer does: time passes in `wait`.
+
+    Args:
+        samples: by the time between two of them [s], what sends them, given the time [s].
+        now: when it begins [s].
+        sleep: lets time pass [s].
+    """
+
+    def __init__(
+        self,
+        samples: Mapping[float, Callable[[float], object]],
+        now: float,
+        sleep: Callable[[float], object],
+    ) -> None:
+        self._samples, self._began, self._sleep = samples, now, sleep
+        self._due = {sample_s: sample_s for sample_s in samples}
+        self.elapsed_s = 0.0
+        """Time since it began [s]."""
+
+    @property
+    def now(self) -> float:
+        """Time [s]."""
+        return self._began + self.elapsed_s
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass [s]."""
+        end_s = self.elapsed_s + seconds
+        while (due_s := min(self._due.values(), default=math.inf)) < end_s + SAME_S:
+            self._sleep_until(due_s)
+            for sample_s in [each for each, at_s in self._due.items() if at_s < due_s + SAME_S]:
+                self._due[sample_s] += sample_s
+                self._samples[sample_s](self.now)
+        self._sleep_until(end_s)
+
+    def _sleep_until(self, at_s: float) -> None:
+        if at_s > self.elapsed_s:
+            self._sleep(at_s - self.elapsed_s)
+            self.elapsed_s = at_s

@@ -115,6 +115,7 @@ class ManagedNode(LifecycleNode, ABC):
             super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.failure: Exception | None = None
         self.active = False
+        """Whether it works; no longer, once it has begun to stop."""
         self.made = ExitStack()
         """Takes back what `configure` makes; what is not a ROS entity adds itself."""
         self._change_state = self._service_change_state.callback
@@ -198,10 +199,15 @@ class ManagedNode(LifecycleNode, ABC):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Run `deactivate`, so that a hold goes out, before the publishers close."""
-        result = self._guarded(self.deactivate)
+        """Run `deactivate`, so that a hold goes out, before the publishers close.
+
+        If it fails the node is cleaned up: it is not active again.
+        """
         self.active = False
+        result = self._guarded(self.deactivate)
         super().on_deactivate(state)
+        if result is TransitionCallbackReturn.FAILURE:
+            return TransitionCallbackReturn.ERROR
         return result
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:

@@ -23,7 +23,7 @@ from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
-from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
@@ -102,6 +102,13 @@ class PolicyNode(ManagedNode):
             actor = read_actor(Path(parameters.actor), self._key)
             self.controller.mailbox.submit(self._key.seal(WEIGHTS, actor))
         self._blend = BlendRamp(ramp_s(parameters), parameters.blend_ratio)
+        self._outputs = CommandOutputs(
+            self,
+            robot.commands,
+            robot.action,
+            1.0 / robot.control_rate_hz,
+            parameters.lockstep,
+        )
         self._loop = self._make_loop()
         self._open_topics(policy.metadata.image_sizes)
         if isinstance(policy, ReceivedPolicy):
@@ -132,7 +139,9 @@ class PolicyNode(ManagedNode):
             *parts,
             1.0 / self.robot.control_rate_hz,
             rules,
-            preparation=make_preparation(self, self.robot, self.controller.limiter.safety),
+            self._outputs.pass_time,
+            make_preparation(self, self.robot, self.controller.limiter.safety),
+            STOP_LIMIT_S - self._outputs.lag_s,
         )
         self.made.callback(loop.close)
         return loop
@@ -210,12 +219,17 @@ class PolicyNode(ManagedNode):
 
     def deactivate(self) -> None:
         """Hold, stop ticking, and see that the hold arrives."""
-        with self._privileges:
-            self._outputs.stop()
-            self._loop.deactivate(self._now())
-            self._outputs.finish(self._now())
-            self._shown.publish()
-            self.destroy_timer(self._timer)
+        now = self._now()
+        with ExitStack() as ending:  # From the last one up, whatever fails before.
+            ending.callback(self._await_arrival)
+            ending.enter_context(self._privileges)
+            ending.callback(self.destroy_timer, self._timer)
+            ending.callback(self._shown.publish)
+            ending.callback(self._outputs.finish, STOP_LIMIT_S)
+            ending.callback(self._loop.deactivate, now)
+            self._outputs.stop(now)
+
+    def _await_arrival(self) -> None:
         for topic in self._outputs.wait_for_arrival():
             self.get_logger().warning(
                 f'a subscriber of {topic} has not acknowledged the last command within '
@@ -254,13 +268,6 @@ class PolicyNode(ManagedNode):
             Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
         )
         publisher = self.create_lifecycle_publisher
-        self._outputs = CommandOutputs(
-            self,
-            self.robot.commands,
-            self.robot.action,
-            1.0 / self.robot.control_rate_hz,
-            self.parameters.lockstep,
-        )
         self._horizon = None
         if steps := self._outputs.horizon_steps:
             period_s = 1.0 / self.robot.control_rate_hz
@@ -368,7 +375,10 @@ class PolicyNode(ManagedNode):
         self.get_logger().warning(reason, throttle_duration_sec=2.0)
 
     def fault(self, reason: str) -> None:
-        """Say why, hold and deactivate."""
+        """Say why, hold and deactivate; one that stops already goes on with that."""
+        if not self.active:
+            self.get_logger().error(f'fault: {reason}', throttle_duration_sec=2.0)
+            return
         self._fault_reason = reason
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()

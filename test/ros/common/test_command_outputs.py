@@ -13,6 +13,7 @@ import pytest
 from fake_grippers import REAL, SERVERS, Finger, connect, serve
 from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
+from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -174,9 +175,9 @@ def test_a_node_that_stops_lets_a_motion_arrive_without_a_jump() -> None:
     for _ in range(3):
         time[0] += 0.002
         node.fire()
-    outputs.stop()
+    outputs.stop(time[0], sleep=lambda seconds: None)
     outputs.send(np.array([0.1]), time[0], holding=True)
-    outputs.finish(time[0], sleep=lambda seconds: None)
+    outputs.finish(STOP_LIMIT_S)
     sent = [message.data for message in node.sent['c']]
     assert sent[-1] == pytest.approx(0.1)
     assert np.abs(np.diff(sent)).max() <= 0.01
@@ -451,7 +452,7 @@ def test_a_driver_that_is_started_again_moves_its_gripper_and_one_that_stops_can
         if turn == 0:
             end()
     assert [finger.goals for finger in fingers] == [[(0.05, 0.0)]] * 2
-    outputs.stop()
+    outputs.stop(102.0)
     fingers[1].step(0.02)
     end()
     assert [finger.cancelled for finger in fingers] == [0, 1]

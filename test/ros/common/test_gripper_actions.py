@@ -201,7 +201,7 @@ def test_a_goal_is_tried_again_where_it_is_refused_or_nobody_answers(plain: Benc
     plain.run(3.5)
     assert plain.outputs.report()['hand_goals'] - goals in (3, 4)
     assert plain.outputs.unanswered() == ['hand/gripper_cmd']
-    plain.outputs.stop()
+    plain.outputs.stop(0.0)
     plain.server_hangs = False  # It wakes up, and takes what has waited.
     plain.until(lambda: plain.finger.cancelled >= 1, plain.listen)
     plain.until(lambda: not plain.outputs.unanswered(), plain.listen)

@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
+import yaml
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from std_msgs.msg import Bool
 
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.errors import CommandError, UnsafeCommandError
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -81,6 +84,11 @@ class Stumbling(ManagedNode):
         if self.error is not None:
             raise self.error
 
+    def deactivate(self) -> None:
+        """Fail or not."""
+        if self.error is not None:
+            raise self.error
+
 
 def test_an_error_recovers_to_unconfigured_and_leaves_nothing(make: Any) -> None:
     node = make(Stumbling)
@@ -98,6 +106,20 @@ def test_an_error_recovers_to_unconfigured_and_leaves_nothing(make: Any) -> None
     node.trigger_configure()
     node.trigger_activate()
     assert (state(node), node.active) == ('active', True)
+
+
+@pytest.mark.parametrize('kind', [CommandError, RuntimeError])
+def test_a_node_that_fails_as_it_stops_is_not_active_again(
+    kind: type[Exception], make: Any
+) -> None:
+    node = make(Stumbling)
+    before = entities(node)
+    node.trigger_configure()
+    node.trigger_activate()
+    node.error = kind('unforeseen')
+    node.trigger_deactivate()
+    assert (state(node), entities(node), node.active) == ('unconfigured', before, False)
+    assert node.failure is node.error
 
 
 def policy(base_policy: Path, **parameters: Any) -> NodeSpec:
@@ -142,11 +164,11 @@ def test_a_policy_waits_for_its_last_command_to_arrive_as_far_as_that_can_be_kno
             raise RCLError('not supported')
         return answer
 
-    (_, _, publisher), *_ = node._outputs._topics
-    monkeypatch.setattr(publisher, 'wait_for_all_acked', wait)
+    monkeypatch.setattr(node._outputs._topics[0].publisher, 'wait_for_all_acked', wait)
     node.trigger_deactivate()
     assert (state(node), node.failure) == ('inactive', None)
-    assert waited == [Duration(seconds=ARRIVAL_LIMIT_S)]
+    (limit,) = waited
+    assert 0.0 <= limit.nanoseconds * 1e-9 <= ARRIVAL_LIMIT_S
     said = 'has not acknowledged the last command' in capfd.readouterr().err
     assert said == (answer is False)
 
@@ -245,6 +267,84 @@ def test_memory_is_not_locked_where_it_is_not_asked_for(make: Any, values: dict[
     node.trigger_configure()
     node.trigger_activate()
     assert (state(node), locked_bytes()) == ('active', 0)
+
+
+def moving(make: Any, tmp_path: Path, **command: Any) -> Any:
+    """Return an active policy node of an arm that is on its way, and not in an episode."""
+    text = yaml.safe_load(ROBOT_FILE.read_text(encoding='utf-8'))
+    text['/**']['ros__parameters']['robot']['command'].update(command)
+    file = tmp_path / 'robot.yaml'
+    file.write_text(yaml.safe_dump(text))
+    (spec,) = robot_topology(RobotRun(file, BASE.path, None, decision_steps=4))
+    plain = {**spec.parameters, 'realtime_priority': 0, 'lock_memory': False}
+    node = make(PolicyNode, NodeSpec(spec.executable, True, spec.parameter_files, plain))
+    node.trigger_configure()
+    node.trigger_activate()
+    assert (state(node), node.failure) == ('active', None)
+    now = node._now()
+    node._now = lambda: now  # However slow this machine is.
+    for value in (0.0, 0.1):
+        node.send_command(np.full(7, value), now)
+    return node
+
+
+def sent_by(publisher: Any, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Return what a publisher of arrays is given from now on."""
+    sent: list[np.ndarray] = []
+    monkeypatch.setattr(
+        publisher, 'publish', lambda message: sent.append(np.frombuffer(message[-56:]).copy())
+    )
+    return sent
+
+
+def test_a_policy_that_stops_sends_the_rest_of_a_motion(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = moving(make, tmp_path, rate_hz=100.0, interpolation='linear')
+    sent = sent_by(node._outputs._streams[0]._publisher, monkeypatch)
+    assert node._loop._sleep == node._outputs.pass_time
+    node.trigger_deactivate()
+    assert state(node) == 'inactive'
+    assert len(sent) >= 5
+    np.testing.assert_array_equal(sent[-1], 0.1)
+    assert np.abs(np.diff(sent, axis=0)).max() <= 0.021
+
+
+def test_faults_of_several_streams_at_once_stop_the_node_once(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    node = moving(make, tmp_path, rate_hz=100.0)
+    sent = sent_by(node._outputs._streams[0]._publisher, monkeypatch)
+
+    def refuse(now: float) -> None:
+        raise UnsafeCommandError('no motion')
+
+    monkeypatch.setattr(node._outputs._streams[0]._interpolator, 'sample', refuse)
+    node.fault('the first')
+    assert (state(node), node.failure) == ('inactive', None)
+    node.fault('the last')
+    assert (state(node), node._fault_reason) == ('inactive', 'the first')
+    np.testing.assert_array_equal(sent, np.full((1, 7), 0.1))
+    said = capfd.readouterr().err
+    assert 'fault: the first' in said
+    assert "fault: command 'command': no motion" in said
+
+
+def test_a_codec_that_fails_is_a_fault_and_ends_no_node(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = moving(make, tmp_path)
+
+    def fail(values: Any, stamp: float) -> None:
+        raise CommandError('its codec failed')
+
+    monkeypatch.setattr(node._outputs._topics[0].writer, 'message', fail)
+    node.controller.limiter.commit(np.zeros(7))
+    node._loop._publish(np.zeros(7), node._now())
+    assert (state(node), node.failure) == ('inactive', None)
+    assert node._fault_reason == 'its codec failed'
+    node.trigger_activate()
+    assert state(node) == 'active'
 
 
 def locked_bytes() -> int:
