@@ -32,7 +32,7 @@ from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import CameraDecoder
 from residual_rl_ros.robot.message_decoder import MessageDecoder
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.robot.stamps import rounded, to_seconds
+from residual_rl_ros.robot.stamps import rounded
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
 from residual_rl_ros.ros.common.encoders import (
@@ -81,7 +81,6 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__('policy_node')
-        self._problem = ''
         self._privileges = ExitStack()
         """What the control loop has been given while it runs."""
 
@@ -362,20 +361,11 @@ class PolicyNode(ManagedNode):
         data = labelled_array(layout.encode(transition), layout.label)
         self._transition_publisher.publish(data)
 
-    def warn(self, reason: str) -> None:
-        """Log a problem and put it into the next diagnostics."""
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=2.0)
-
     def fault(self, reason: str) -> None:
         """Say why, hold and deactivate."""
         self._fault_reason = reason
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()
-
-    def _now(self) -> float:
-        # `Clock.now` makes a Time of this, which takes four times as long.
-        return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
 
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         if isinstance(self._loop, RealTimeLoop):

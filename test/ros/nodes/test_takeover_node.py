@@ -80,7 +80,7 @@ def test_a_key_counts_as_pressed_for_a_while(monkeypatch: pytest.MonkeyPatch) ->
         _struck={},
         _keyboard=SimpleNamespace(read=lambda limit_s: struck.pop(0)),
         _receive=received.append,
-        _warn=received.append,
+        warn=received.append,
     )
     for now in (0.0, 0.1, 0.15, 0.2):
         monkeypatch.setattr(takeover_node.time, 'monotonic', partial(float, now))
