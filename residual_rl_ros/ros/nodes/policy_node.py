@@ -24,6 +24,7 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, Received
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.step_watch import StepWatch
 from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
@@ -168,6 +169,7 @@ class PolicyNode(ManagedNode):
         gc.collect()
         gc.freeze()
         self._loop.activate()
+        self._steps = StepWatch(time.monotonic)
         if isinstance(self._loop, LockstepLoop):
             # A simulator that waits moves no clock.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -195,6 +197,9 @@ class PolicyNode(ManagedNode):
 
     def _tick(self, loop: RealTimeLoop) -> None:
         """Hand over the images that have been read, then run a control step."""
+        if problem := self._steps.step(self._now(), self.parameters.hold_limit_s):
+            self.fault(problem)
+            return
         for name, images in self._image_workers:
             while (image := images.take()) is not None:
                 stamp, look = image
@@ -367,12 +372,20 @@ class PolicyNode(ManagedNode):
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()
 
+    def _unnoticed(self) -> str:
+        """Return what no control step notices: there is none, or nobody hears it."""
+        missing = ''
+        if isinstance(self._loop, RealTimeLoop):
+            usual_s = max(self.parameters.diagnostics_period_s, 3.0 / self.robot.control_rate_hz)
+            missing = self._steps.missing(usual_s)
+        return missing or self._outputs.unheard()
+
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         if isinstance(self._loop, RealTimeLoop):
             self._loop.take_weights()  # While inactive no tick does.
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
-        elif problem := self._problem or (self._outputs.unheard() if self.active else ''):
+        elif problem := self._problem or (self._unnoticed() if self.active else ''):
             level, message = WARN, problem
         else:
             level, message = OK, 'running' if self.active else 'inactive'

@@ -41,7 +41,7 @@ from residual_rl_ros.ros.common.managed_node import (
     run,
 )
 from residual_rl_ros.ros.common.node_parameters import TakeoverParameters
-from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.terminal_keys import single_keys
 
 Array = npt.NDArray[np.float64]
@@ -76,6 +76,7 @@ class TakeoverNode(ManagedNode):
         self._active = publisher(Bool, 'takeover/active', qos.COMMAND)
         self._buttons = Buttons(self, tuple(self._config.keys.buttons.by_name()), self.warn)
         Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
+        self.made.callback(follow_parameters(self, parameters, lambda parameters: None))
         self.get_logger().info(f'{robot.name} is taken over with {path}')
 
     def activate(self) -> None:
