@@ -323,6 +323,8 @@ class PolicyNode(ManagedNode):
             if second or decoder.hint or not loop.active:
                 return
             try:
+                # Here, since `look` knows of one image: of those that wait only the newest is read.
+                decoder.check_source(message_count(information))
                 stamp = decoder.stamp(message)
             except ObservationError as error:
                 loop.refuse_observation(error)
