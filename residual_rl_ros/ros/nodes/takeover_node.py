@@ -45,8 +45,8 @@ from residual_rl_ros.ros.common.parameters import follow_parameters, read_parame
 from residual_rl_ros.ros.common.terminal_keys import single_keys
 
 Array = npt.NDArray[np.float64]
-TOLD_S = 0.25
-"""What the policy node told the robot longer ago counts no more [s]."""
+TOLD_S, TOLD_PERIODS = 0.25, 3.0
+"""What the policy node told the robot longer ago than both counts no more [s, control periods]."""
 HOLD_LIMIT_S = 0.5
 """A hold that is not acknowledged for this long is sent again, and warned of [s]."""
 
@@ -192,7 +192,8 @@ class TakeoverNode(ManagedNode):
         if self._config.keys.input == KEYBOARD:
             self._read_keyboard()
         before, now = self._takeover.hands, time.monotonic()
-        told = self._told if now - self._told_at <= TOLD_S else None
+        told_s = max(TOLD_S, TOLD_PERIODS * self._period)
+        told = self._told if now - self._told_at <= told_s else None
         command = self._takeover.command(self._measured(), now, told)
         if command is not None:
             self._takeovers += before is Hands.OFF
