@@ -180,12 +180,12 @@ def test_no_decision_is_shown_without_a_subscriber_or_a_rate_or_before_it_is_tim
     assert len(viewer.sent['executed_action']) == len(callbacks.commands) > 30
     viewer.clear()
     viewer.subscriptions = 0
-    drive(control, 3.0, 1)
+    shown.note(np.zeros(2), 3.0, holding=False)
     now[0] += 1.0
     shown.publish()
     assert not any(viewer.sent.values())
     shown.rate_hz, viewer.subscriptions = 0.0, 1
-    drive(control, 3.0 + PERIOD, 1)
+    shown.note(np.zeros(2), 3.0, holding=False)
     now[0] += 1.0
     shown.publish()
     assert {name for name, messages in viewer.sent.items() if messages} == {'executed_action'}

@@ -101,7 +101,7 @@ def test_two_publishers_of_a_joint_are_a_hold_and_a_fault_that_names_both(
 
 def test_two_publishers_of_a_camera_are_refused_before_their_images_are_read() -> None:
     robot, _ = load_robot('pick_place_camera')
-    (channel,) = (channel for channel in robot.channels if channel.is_image)
+    channel = next(channel for channel in robot.channels if channel.is_image)
     decoder = message_decoder(channel)
     assert isinstance(decoder, CameraDecoder)
     refused: list[ObservationError] = []
