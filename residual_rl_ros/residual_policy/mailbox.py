@@ -136,7 +136,7 @@ class ActorMailbox:
         """Keep the actor of a message that was read, for the next decision.
 
         Args:
-            result: returns or raises what `read` did.
+            result: returns or raises what `decode` did.
 
         Raises:
             WeightsError: the message is refused; it is counted and nothing changes.

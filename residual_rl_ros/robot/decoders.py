@@ -121,7 +121,21 @@ class WholeDecoder(StampedDecoder):
 
     def _check_source(self, values: Array, count: int | None) -> None:
         """Refuse a second publisher; what is no number is refused by name, and is no source."""
-        if count is not None and all_finite(values) and self._source.disagrees(count):
+        if all_finite(values):
+            self.check_source(count)
+
+    def check_source(self, count: int | None) -> None:
+        """Refuse a second publisher, once for a message; `read` does.
+
+        Args:
+            count: number that the publisher gave the message; None if nobody tells.
+
+        Raises:
+            ObservationError: the channel has two publishers.
+        """
+        if self.channel.latched:  # It is heard twice, and who gives it may change.
+            return
+        if count is not None and self._source.disagrees(count):
             raise two_publishers(self.channel)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
+from residual_rl_ros.robot.stop_inputs import StopInput, StopOrder, check_stop_input, stop_reason
 
 FORCE = Message(
     wrench=Message(force=Message(x=3.0, y=0.0, z=4.0), torque=Message(x=0.0, y=-2.0, z=0.0))
@@ -66,3 +66,34 @@ def test_a_field_that_the_elements_of_a_list_do_not_have_holds(part: str) -> Non
     check_stop_input(given, Message(controllers=[]))
     said = stop_reason(given, CONTROLLERS)
     assert said.startswith(f"robot.stop_inputs.safety.field is 'controllers[name=arm].{part}'")
+
+
+def counting(*messages: tuple[float, int, bool]) -> list[bool]:
+    """Return which messages count, of moments [s], source timestamps and whether they stop."""
+    moment = [0.0]
+    order = StopOrder(lambda: moment[0])
+    counted = []
+    for moment[0], stamp, stops in messages:
+        counted.append(order.counts(stamp, stops))
+    return counted
+
+
+def test_an_older_message_that_is_fine_lifts_no_newer_stop() -> None:
+    """A latched subscription gives the newest first, another one then all."""
+    messages = [(0.0, 10, True), (0.01, 8, False), (0.01, 9, False), (0.02, 10, True)]
+    assert counting(*messages) == [True, False, False, True]
+    assert counting(*messages, (0.1, 11, False), (0.1, 11, False))[-2:] == [True, True]
+
+
+def test_a_copy_of_an_older_stop_does_not_stop_again() -> None:
+    assert counting((0.0, 10, True), (0.01, 11, False), (0.02, 10, True)) == [True, True, False]
+
+
+def test_a_stop_whose_publisher_has_another_clock_counts() -> None:
+    streamed = [(0.1 * k, 10**12 + k, False) for k in range(20)]
+    assert counting(*streamed, (2.0, 7, True), (2.1, 8, True))[-2:] == [True, True]
+    assert counting(*streamed, (2.0, 7, False), (3.0, 8, False))[-2:] == [False, True]
+
+
+def test_without_source_timestamps_every_message_counts() -> None:
+    assert counting((0.0, 0, True), (0.0, 0, False), (0.0, 0, True)) == [True] * 3

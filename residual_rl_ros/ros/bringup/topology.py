@@ -365,21 +365,30 @@ def _scale(bound: float, half_range: float) -> float:
 
 
 def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:
-    """Return remappings that bring the absolute topics of a robot YAML into a namespace."""
+    """Return remappings that bring every absolute name of a robot YAML into a namespace.
+
+    Of a simulated robot nothing calls a service of a real one, or heeds its stop inputs.
+    """
     if not namespace.strip('/'):
         return {}
     robot, _ = load_robot(str(robot_file))
-    return {topic: topic.lstrip('/') for topic in topics(robot) if topic.startswith('/')}
+    names = (*own_names(robot), *(stop.topic for stop in robot.stop_inputs))
+    return {name: name.lstrip('/') for name in names if name.startswith('/')}
 
 
-def topics(robot: RobotConfig) -> tuple[str, ...]:
-    """Return the topics of a robot: those of the commands, and those of the channels."""
+def own_names(robot: RobotConfig) -> tuple[str, ...]:
+    """Return the topics and services that two robots must not share.
+
+    Those of commands, channels and reset; robots of one cell may share a stop input.
+    """
     commands = tuple(command.topic for command in robot.commands)
-    return commands + tuple(s.topic for channel in robot.channels for s in channel.sources)
+    channels = tuple(s.topic for channel in robot.channels for s in channel.sources)
+    reset = (robot.reset.service,) if robot.reset is not None and robot.reset.service else ()
+    return commands + channels + reset
 
 
 def _check_apart(run: RobotRun) -> None:
-    """Refuse a fleet whose robots would share a name or a topic.
+    """Refuse a fleet whose robots would share a namespace, a topic or a service.
 
     Raises:
         ConfigError: they would.
@@ -390,9 +399,12 @@ def _check_apart(run: RobotRun) -> None:
     if len(set(names)) < len(names) or '' in names:
         raise ConfigError(f'namespaces are {names}, expected a different one for each robot')
     robot, _ = load_robot(str(run.robot_file))
-    for topic in topics(robot):
-        if topic.startswith('/'):
+    for name in own_names(robot):
+        if name.startswith('/'):
+            what = 'topic'
+            if robot.reset is not None and name == robot.reset.service:
+                what = 'robot.reset.service'
             raise ConfigError(
-                f'{run.robot_file}: topic {topic!r} is the same for every robot of a fleet; make '
+                f'{run.robot_file}: {what} {name!r} is the same for every robot of a fleet; make '
                 'it relative'
             )

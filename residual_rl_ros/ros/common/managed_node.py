@@ -23,6 +23,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.robot.stamps import to_seconds
 from residual_rl_ros.ros.common.concerns import Concern, Concerns
 from residual_rl_ros.ros.common.node_host import admitted, ros_domain
 from residual_rl_ros.ros.common.parameters import every_parameter_valued, parser_complaint
@@ -100,11 +101,27 @@ def control_clock(node: Node) -> Clock:
     return Clock(clock_type=ClockType.STEADY_TIME)
 
 
+def change_state_service(node: LifecycleNode) -> Any:
+    """Return the service `~/change_state`, which rclpy keeps to itself.
+
+    Raises:
+        ConfigError: this rclpy keeps it elsewhere.
+    """
+    service = getattr(node, '_service_change_state', None)
+    if service is None or not hasattr(service, 'callback'):
+        raise ConfigError(
+            f'{node.get_name()} cannot start: LifecycleNode of this rclpy has no '
+            '_service_change_state.callback, so that a refused transition would end the node; use '
+            'rclpy of ROS 2 Jazzy (7.1) or Kilted'
+        )
+    return service
+
+
 class ManagedNode(LifecycleNode, ABC):
     """A lifecycle node whose failed transitions say why.
 
     rclpy swallows exceptions of transition callbacks; here they are logged, and kept in
-    `failure` for the exit code.
+    `failure` for the exit code until the next attempt.
 
     Args:
         name: node name.
@@ -116,10 +133,11 @@ class ManagedNode(LifecycleNode, ABC):
         self.failure: Exception | None = None
         self.active = False
         """Whether it works; no longer, once it has begun to stop."""
+        self._problem = ''
         self.made = ExitStack()
         """Takes back what `configure` makes; what is not a ROS entity adds itself."""
-        self._change_state = self._service_change_state.callback
-        self._service_change_state.callback = self._on_change_state
+        service = change_state_service(self)
+        self._change_state, service.callback = service.callback, self._on_change_state
 
     def _on_change_state(self, request: Any, response: Any) -> Any:
         """Refuse a transition that the state does not allow; in rclpy it would end the node."""
@@ -143,6 +161,21 @@ class ManagedNode(LifecycleNode, ABC):
     def unanswered(self) -> list[str]:
         """Return who has not answered yet what this node has asked for as it stopped."""
         return []
+
+    def warn(self, reason: str) -> None:
+        """Log a problem and put it into the next diagnostics."""
+        self._problem = reason
+        self.get_logger().warning(reason, throttle_duration_sec=2.0)
+
+    def _now(self) -> float:
+        """Return the ROS time [s]."""
+        # `Clock.now` makes a Time of this, which takes four times as long.
+        return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
+
+    def _health(self) -> tuple[bytes, str]:
+        """Return level and message for the diagnostics; a problem is told once."""
+        problem, self._problem = self._problem, ''
+        return (WARN, problem) if problem else (OK, 'running')
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `configure`; what it made is taken back if it fails, so that it can run again."""
@@ -189,6 +222,7 @@ class ManagedNode(LifecycleNode, ABC):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Open the publishers, then run `activate`."""
+        self.failure = None
         result = super().on_activate(state)
         if result is TransitionCallbackReturn.SUCCESS:
             self.active = True

@@ -144,9 +144,9 @@ class PolicyParameters(NodeParameters):
     )
     publish_decisions_hz: float = parameter(
         10.0,
-        'how often actions and decisions are published for those who look on (~/base_action, '
-        '~/residual_action, ~/executed_action, ~/decision, ~/markers), as far as somebody '
-        'subscribes, at the most once a control step; 0 never [Hz]',
+        'how often decisions are published for those who look on (~/base_action, '
+        '~/residual_action, ~/decision, ~/markers), as far as somebody subscribes, at the most '
+        'once a control step; 0 never [Hz]. ~/executed_action shows every control step',
         minimum=0.0,
         maximum=1000.0,
         live=True,

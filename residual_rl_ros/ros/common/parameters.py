@@ -28,7 +28,10 @@ OTHERS = (
     *('use_sim_time', 'autostart', 'start_type_description_service', 'qos_overrides.'),
     'base_policy_sha256',
 )
-"""Parameters of rclpy and of `managed_node.run`, and one that stands in robot files."""
+"""Whose parameters are not a node's own: of rclpy, of `managed_node.run`, and one that stands in
+robot files."""
+SIM_TIME = 'use_sim_time'
+"""One of them that would stop or change the clock of a robot that moves."""
 
 
 def parser_complaint(error: Exception) -> str | None:
@@ -104,6 +107,9 @@ def follow_parameters(
 ) -> Callable[[], None]:
     """Let the live parameters change while the node runs; refuse all other changes.
 
+    Those of `OTHERS` may be set, except for `SIM_TIME`, and have no effect: rclpy itself sets some
+    when a topic is opened.
+
     Args:
         node: the node.
         current: its parameters.
@@ -126,6 +132,13 @@ def follow_parameters(
                     values[change.name] = _checked(item, hint, change.value)
                 except ConfigError as error:
                     return SetParametersResult(successful=False, reason=str(error))
+            elif change.name == SIM_TIME:
+                reason = (
+                    f'{SIM_TIME} of {node.get_name()} is {node.get_parameter(SIM_TIME).value}, and '
+                    'would change the clock of a robot that moves: set it before the start, in the '
+                    f'launch file or with --ros-args -p {SIM_TIME}:=...'
+                )
+                return SetParametersResult(successful=False, reason=reason)
             elif not change.name.startswith(OTHERS):
                 reason = f'{change.name} is read once, at the start; restart {node.get_name()}'
                 return SetParametersResult(successful=False, reason=reason)

@@ -46,6 +46,11 @@ LATCHED = QoSProfile(
 )
 """Weights and layout: late joiners get the newest. Both ends must ask for it."""
 
+ON_CHANGE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+"""Stop inputs that are published on change and not latched, as is the default of ROS: a message
+that is lost does not come again. Beside it `LATCHED` hears what was said before, and `SENSOR` those
+who stream."""
+
 
 def of_source(source: Source) -> tuple[QoSProfile, ...]:
     """Return the profiles with which a channel's topic is listened to.

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Topics that show what the policy decides, for Foxglove, PlotJuggler, rqt and RViz.
 
-Nothing of it is read by another node. A control step only notes its command; the messages are made
-after it, at most so often, and only for topics that somebody subscribes to.
+A control step only notes its command; the messages are made after it, at most so often, and only
+for topics that somebody subscribes to. One of them is for another node too: the takeover node goes
+on from `~/executed_action`, which therefore shows every control step.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from residual_rl_ros.ros.nodes.workspace_markers import WorkspaceMarkers
 Array = npt.NDArray[np.float64]
 DEPTH = 10
 """Messages that a slow viewer may be behind."""
-ACTIONS = ('base_action', 'residual_action', 'executed_action')
+EXECUTED = 'executed_action'
+"""Topic of the command of every control step."""
+ACTIONS = ('base_action', 'residual_action', EXECUTED)
 """Topics with one value for each action, in command units."""
 DECISION = 'decision'
 """Topic that says why they are what they are, and name of its status."""
@@ -47,7 +50,7 @@ class DecisionTopics:
         controller: knows what a command was made of.
         robot: name of the robot.
         frame: frame of the workspace's kinematic model.
-        rate_hz: how often, at the most; 0 publishes nothing.
+        rate_hz: how often all but the command is shown, at the most; 0 never.
         clock: monotonic time [s].
     """
 
@@ -61,7 +64,7 @@ class DecisionTopics:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.rate_hz = rate_hz
-        """How often, at the most; 0 publishes nothing."""
+        """How often all but the command is shown, at the most; 0 never."""
         self._controller = controller
         self._clock = clock
         self._latest = -np.inf
@@ -91,32 +94,43 @@ class DecisionTopics:
         self._sent = command, stamp, 'hold' if holding else 'home' if going_home else ''
 
     def publish(self) -> None:
-        """Show the control step whose command was noted, if it is time to."""
+        """Publish the command that was noted, and show how it came about if it is time to."""
         sent, self._sent = self._sent, None
-        if sent is None or not self.rate_hz:
+        if sent is None:
             return
+        command, stamp, source = sent
+        self._publish_action(EXECUTED, command, stamp)
+        if self._is_time():
+            self._show(command, stamp, source)
+
+    def _is_time(self) -> bool:
+        """Return, once in a control step, whether to show it."""
+        if not self.rate_hz:
+            return False
         period_s, now = 1.0 / self.rate_hz, self._clock()
         elapsed_s = now - self._latest
         if elapsed_s < period_s:
-            return
+            return False
         # On the average the rate, whatever the control rate; a pause is not made up for.
         self._latest = self._latest + period_s if elapsed_s < 2.0 * period_s else now
-        self._show(*sent)
+        return True
+
+    def _publish_action(self, name: str, values: Array, stamp: float) -> None:
+        """Publish a value for each action, if somebody subscribes."""
+        publisher = self._publishers[name]
+        if publisher.get_subscription_count():
+            position = array.array('d', np.asarray(values, dtype=np.float64).tobytes())
+            message = JointState(name=self._names, position=position)
+            message.header.stamp = to_time(stamp)
+            publisher.publish(message)
 
     def _show(self, command: Array, stamp: float, source: str) -> None:
-        """Show a command, and who gave it if that was not a decision."""
+        """Show how a command came about, and who gave it if that was not a decision."""
         commanded = None if source else self._controller.commanded()
-        actions = {'executed_action': command}
         if commanded is not None:
-            actions |= {'base_action': commanded.base, 'residual_action': commanded.residual}
+            self._publish_action('base_action', commanded.base, stamp)
+            self._publish_action('residual_action', commanded.residual, stamp)
         time_stamp = to_time(stamp)
-        for name, values in actions.items():
-            publisher = self._publishers[name]
-            if publisher.get_subscription_count():
-                position = array.array('d', np.asarray(values, dtype=np.float64).tobytes())
-                message = JointState(name=self._names, position=position)
-                message.header.stamp = time_stamp
-                publisher.publish(message)
         if self._decision.get_subscription_count():
             self._decision.publish(self._explained(commanded, command, time_stamp, source))
         if self._markers is not None:

@@ -37,7 +37,7 @@ from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array
-from residual_rl_ros.ros.common.managed_node import OK, WARN, Diagnostics, ManagedNode, run
+from residual_rl_ros.ros.common.managed_node import Diagnostics, ManagedNode, run
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.process import give_way
@@ -68,14 +68,13 @@ class LearnerNode(ManagedNode):
         self._run = f'{os.getpid()}@{socket.gethostname():.30} {time.time_ns():x}'
         """Tells the weights of this process from those of another learner."""
         self._weights = b''
-        self._jobs = WorkQueue(partial(self._warn, 'stopped before all updates were taken'))
+        self._jobs = WorkQueue(partial(self.warn, 'stopped before all updates were taken'))
         self._executor_in_use = SingleThreadedExecutor()
         self._requests = ServiceBridge(self._executor_in_use.wake)
         self._learner: Learner | None = None
         self._published = math.inf
         self._feeds: dict[str, TransitionFeed] = {}
         self._early = PendingTransitions()
-        self._problem = ''
         self._values = LearnerValues(time.monotonic())
 
     def configure(self) -> None:
@@ -88,7 +87,7 @@ class LearnerNode(ManagedNode):
         if self._output is None:  # Else the learner goes on where it is.
             given = self.get_parameters_by_prefix('overrides')
             overrides = read_tree(self, 'overrides') if given else {}
-            self._output = LearnerOutput(parameters, overrides, self._key, self._warn)
+            self._output = LearnerOutput(parameters, overrides, self._key, self.warn)
         self.made.callback(self._close_unused)
         follow = follow_parameters(self, parameters, self._set_parameters, self._check_parameters)
         self.made.callback(follow)
@@ -222,7 +221,7 @@ class LearnerNode(ManagedNode):
         try:
             weights = learner.customise(text, weight, self._pulse)
         except ConfigError as error:
-            self._warn(f'add-on refused: {error}')
+            self.warn(f'add-on refused: {error}')
             return
         if weights is not None:
             self._publish(weights)
@@ -247,22 +246,22 @@ class LearnerNode(ManagedNode):
             except (CheckpointError, ConfigError) as error:
                 if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise
-                self._warn(f'layout of {feed} refused: {error}')
+                self.warn(f'layout of {feed} refused: {error}')
                 return
-            learner.run, learner.warn = self._run, self._warn
+            learner.run, learner.warn = self._run, self.warn
             learner.inform = self.get_logger().info
             nbytes = learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             lack = self._output.checkpoints.lack_of_space(learner)
             if lack:
-                self._warn(lack)
+                self.warn(lack)
             if self.parameters.add_on:
                 self._customise()
             self._publish(self._learner.first_message())
             for early in self._early.take():
                 self._ingest(*early)
         elif layout != self._learner.layout:
-            self._warn(
+            self.warn(
                 f'layout {layout.label} of {feed} refused: this learner has '
                 f'{self._learner.layout.label}; restart learner_node'
             )
@@ -271,12 +270,12 @@ class LearnerNode(ManagedNode):
         if self._learner is None:
             if not self._early.keep(feed, message):
                 feed.counts['malformed'] += 1
-                self._warn(f'transition of {feed} dropped: no layout received yet')
+                self.warn(f'transition of {feed} dropped: no layout received yet')
             return
         try:
             transition = feed.decode(self._learner.layout, message.data, label_of(message))
         except MalformedTransitionError as error:
-            self._warn(f'transition of {feed} dropped: {error}')
+            self.warn(f'transition of {feed} dropped: {error}')
             return
         self._overtake(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.judge.rollbacks)
@@ -288,7 +287,7 @@ class LearnerNode(ManagedNode):
             pulse=self._pulse,
         )
         for rollback in self._learner.judge.rollbacks[rollbacks:]:
-            self._warn(f'guard: {rollback.reason}; rolled back')
+            self.warn(f'guard: {rollback.reason}; rolled back')
         if weights is not None:
             self._publish(weights)
             if self._output is not None:
@@ -300,7 +299,7 @@ class LearnerNode(ManagedNode):
         assert learner is not None
         if (epoch, sequence) <= (learner.epoch, learner.sequence):
             return
-        self._warn(
+        self.warn(
             f'a robot uses weights {(epoch, sequence)}, this learner is at '
             f'{(learner.epoch, learner.sequence)}: going on in epoch {epoch + 1}'
         )
@@ -361,12 +360,8 @@ class LearnerNode(ManagedNode):
         self._publish(learner.first_message())
         return f'rolled back, epoch {learner.epoch}'
 
-    def _warn(self, reason: str) -> None:
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=2.0)
-
     def _warn_of_layout(self, reason: str) -> None:
-        """Warn beside `_warn`: a limit of its own, or transitions, being more, would hide it."""
+        """Warn beside `warn`: a limit of its own, or transitions, being more, would hide it."""
         self._problem = reason
         self.get_logger().warning(reason, throttle_duration_sec=2.0)
 
@@ -387,8 +382,7 @@ class LearnerNode(ManagedNode):
         for feed in self._feeds.values():
             if feed.robot:
                 values |= {f'{feed.robot}/{key}': count for key, count in feed.counts.items()}
-        message, self._problem = self._problem or 'running', ''
-        return (OK if message == 'running' else WARN), message, values
+        return *self._health(), values
 
 
 def main() -> int:

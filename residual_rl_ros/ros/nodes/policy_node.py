@@ -24,6 +24,7 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, Received
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
+from residual_rl_ros.control.step_watch import StepWatch
 from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
@@ -32,7 +33,7 @@ from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.decoders import CameraDecoder
 from residual_rl_ros.robot.message_decoder import MessageDecoder
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.robot.stamps import rounded, to_seconds
+from residual_rl_ros.robot.stamps import rounded
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
 from residual_rl_ros.ros.common.encoders import (
@@ -81,7 +82,6 @@ class PolicyNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__('policy_node')
-        self._problem = ''
         self._privileges = ExitStack()
         """What the control loop has been given while it runs."""
 
@@ -178,6 +178,7 @@ class PolicyNode(ManagedNode):
         gc.collect()
         gc.freeze()
         self._loop.activate()
+        self._steps = StepWatch(time.monotonic)
         if isinstance(self._loop, LockstepLoop):
             # A simulator that waits moves no clock.
             steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -205,6 +206,9 @@ class PolicyNode(ManagedNode):
 
     def _tick(self, loop: RealTimeLoop) -> None:
         """Hand over the images that have been read, then run a control step."""
+        if problem := self._steps.step(self._now(), self.parameters.hold_limit_s):
+            self.fault(problem)
+            return
         for name, images in self._image_workers:
             while (image := images.take()) is not None:
                 stamp, look = image
@@ -326,6 +330,8 @@ class PolicyNode(ManagedNode):
             if second or decoder.hint or not loop.active:
                 return
             try:
+                # Here, since `look` knows of one image: of those that wait only the newest is read.
+                decoder.check_source(message_count(information))
                 stamp = decoder.stamp(message)
             except ObservationError as error:
                 loop.refuse_observation(error)
@@ -369,11 +375,6 @@ class PolicyNode(ManagedNode):
         data = labelled_array(layout.encode(transition), layout.label)
         self._transition_publisher.publish(data)
 
-    def warn(self, reason: str) -> None:
-        """Log a problem and put it into the next diagnostics."""
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=2.0)
-
     def fault(self, reason: str) -> None:
         """Say why, hold and deactivate; one that stops already goes on with that."""
         if not self.active:
@@ -383,16 +384,20 @@ class PolicyNode(ManagedNode):
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()
 
-    def _now(self) -> float:
-        # `Clock.now` makes a Time of this, which takes four times as long.
-        return to_seconds(*divmod(self.get_clock().handle.get_now().nanoseconds, 10**9))
+    def _unnoticed(self) -> str:
+        """Return what no control step notices: there is none, or nobody hears it."""
+        missing = ''
+        if isinstance(self._loop, RealTimeLoop):
+            usual_s = max(self.parameters.diagnostics_period_s, 3.0 / self.robot.control_rate_hz)
+            missing = self._steps.missing(usual_s)
+        return missing or self._outputs.unheard()
 
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         if isinstance(self._loop, RealTimeLoop):
             self._loop.take_weights()  # While inactive no tick does.
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
-        elif problem := self._problem or (self._outputs.unheard() if self.active else ''):
+        elif problem := self._problem or (self._unnoticed() if self.active else ''):
             level, message = WARN, problem
         else:
             level, message = OK, 'running' if self.active else 'inactive'

@@ -26,8 +26,6 @@ from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader
 from residual_rl_ros.ros.common.managed_node import (
-    OK,
-    WARN,
     Diagnostics,
     ManagedNode,
     control_clock,
@@ -133,7 +131,6 @@ class RewardNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__('reward_node')
-        self._problem = ''
         self._asked = self._answered = self._successes = self._refused = 0
 
     def configure(self) -> None:
@@ -157,7 +154,7 @@ class RewardNode(ManagedNode):
         Raises:
             ConfigError: the add-ons are wrong.
         """
-        self._shown = shown = ShownAddOns(self._robot, self._warn)
+        self._shown = shown = ShownAddOns(self._robot, self.warn)
         shown.ask(parameters.add_on)
         publisher = self.create_lifecycle_publisher(Float64MultiArray, '~/add_on', qos.FEEDBACK)
 
@@ -195,7 +192,7 @@ class RewardNode(ManagedNode):
 
     def _refuse(self, error: ObservationError) -> None:
         self._refused += 1
-        self._warn(str(error))
+        self.warn(str(error))
 
     def _tick(self) -> None:
         assert self._source is not None
@@ -203,28 +200,20 @@ class RewardNode(ManagedNode):
         try:
             observation = self._assembler.assemble(now)
         except ObservationError as error:
-            self._warn(str(error))
+            self.warn(str(error))
             return
         self._asked += 1
         try:
             feedback = self._source(observation)
         except RewardError as error:
-            self._warn(str(error))
+            self.warn(str(error))
             return
         if feedback is not None:
             self._answered += 1
             self._successes += feedback.terminated and int(feedback.success) == 1
             self._publisher.publish(labelled_array(_values(now, feedback)))
 
-    def _now(self) -> float:
-        return self.get_clock().now().nanoseconds * 1e-9
-
-    def _warn(self, reason: str) -> None:
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=2.0)
-
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
-        message, self._problem = self._problem or 'running', ''
         values = {
             'active': self.active,
             'asked': self._asked,
@@ -234,7 +223,7 @@ class RewardNode(ManagedNode):
             'add_on_reward': self._shown.sum,
             'add_on_failures': self._shown.failures,
         }
-        return (OK if message == 'running' else WARN), message, values
+        return *self._health(), values
 
 
 def _make_source(parameters: RewardParameters, robot: RobotConfig) -> RewardSource | None:

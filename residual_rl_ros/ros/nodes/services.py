@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
@@ -16,7 +18,12 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.preparation import ResetSpec
-from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
+from residual_rl_ros.robot.stop_inputs import (
+    StopInput,
+    StopOrder,
+    check_stop_input,
+    stop_reason,
+)
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class
@@ -158,6 +165,31 @@ def stop_class(stop: StopInput) -> Any:
         raise ConfigError(f'robot.stop_inputs.{stop.name}.type: {error}') from error
 
 
+def listen_to_stop(node: Node, stop: StopInput, hear: Callable[[str], object]) -> None:
+    """Listen to a stop input.
+
+    Args:
+        node: gets the subscriptions.
+        stop: the stop input.
+        hear: told of each message why it forbids to move; empty if it does not.
+
+    Raises:
+        ConfigError: its message type is not installed, or has no such field.
+    """
+    kind, order = stop_class(stop), StopOrder(time.monotonic)
+    check_stop_input(stop, kind())
+
+    def callback(message: Any, information: Mapping[str, Any]) -> None:
+        reason = stop_reason(stop, message)
+        if order.counts(information['source_timestamp'], bool(reason)):
+            hear(reason)
+
+    # Of subscriptions to one topic, some may not fit its publisher: that is no news.
+    quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+    for profile in (qos.LATCHED, qos.ON_CHANGE, qos.SENSOR):
+        node.create_subscription(kind, stop.topic, callback, profile, event_callbacks=quiet)
+
+
 class StopInputs:
     """Tells a loop what the stop inputs of a robot say.
 
@@ -183,16 +215,11 @@ class StopInputs:
         self._watched = [stop for stop in inputs if stop.max_age_s or stop.required]
         self._heard: dict[str, float] = {}
         for stop in inputs:
-            kind = stop_class(stop)
-            check_stop_input(stop, kind())
-            # Drivers latch what changes seldom and stream the rest: one subscription for each,
-            # since a latched one does not connect to a stream.
-            for profile in (qos.LATCHED, qos.SENSOR):
-                node.create_subscription(kind, stop.topic, partial(self._hear, stop), profile)
+            listen_to_stop(node, stop, partial(self._hear, stop))
 
-    def _hear(self, stop: StopInput, message: Any) -> None:
+    def _hear(self, stop: StopInput, reason: str) -> None:
         self._heard[stop.name] = self._now()
-        self._loop.obstacles.set_stop(stop.name, stop_reason(stop, message))
+        self._loop.obstacles.set_stop(stop.name, reason)
 
     def watch(self) -> None:
         """Hold where an input has fallen silent; to be called before each control step."""

@@ -35,20 +35,18 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.encoders import ChannelReader
 from residual_rl_ros.ros.common.managed_node import (
-    OK,
-    WARN,
     Diagnostics,
     ManagedNode,
     control_clock,
     run,
 )
 from residual_rl_ros.ros.common.node_parameters import TakeoverParameters
-from residual_rl_ros.ros.common.parameters import read_parameters, read_tree
+from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.terminal_keys import single_keys
 
 Array = npt.NDArray[np.float64]
-TOLD_S = 0.25
-"""What the policy node told the robot longer ago counts no more [s]."""
+TOLD_S, TOLD_PERIODS = 0.25, 3.0
+"""What the policy node told the robot longer ago than both counts no more [s, control periods]."""
 HOLD_LIMIT_S = 0.5
 """A hold that is not acknowledged for this long is sent again, and warned of [s]."""
 
@@ -58,7 +56,6 @@ class TakeoverNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__('takeover_node')
-        self._problem = ''
         self._refused = self._takeovers = 0
         self._terminal = ExitStack()
 
@@ -77,8 +74,9 @@ class TakeoverNode(ManagedNode):
         publisher = self.create_lifecycle_publisher
         self._commands = publisher(self._writer.message_type, robot.takeover.topic, qos.COMMAND)
         self._active = publisher(Bool, 'takeover/active', qos.COMMAND)
-        self._buttons = Buttons(self, tuple(self._config.keys.buttons.by_name()), self._warn)
+        self._buttons = Buttons(self, tuple(self._config.keys.buttons.by_name()), self.warn)
         Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
+        self.made.callback(follow_parameters(self, parameters, lambda parameters: None))
         self.get_logger().info(f'{robot.name} is taken over with {path}')
 
     def activate(self) -> None:
@@ -121,7 +119,7 @@ class TakeoverNode(ManagedNode):
             self._told, self._told_at = np.array(message.position), time.monotonic()
 
     def _refuse(self, error: ObservationError) -> None:
-        self._warn(str(error))
+        self.warn(str(error))
 
     def _measured(self) -> Array | None:
         """Return where the robot is, shape (m,), None if nobody knows."""
@@ -130,7 +128,7 @@ class TakeoverNode(ManagedNode):
         try:
             return self._assembler.assemble(self._now())[self._indices]
         except ObservationError as error:
-            self._warn(str(error))
+            self.warn(str(error))
             return None
 
     # --- the operator
@@ -159,7 +157,7 @@ class TakeoverNode(ManagedNode):
             self._receive(read(message))
         except CommandError as error:
             self._refused += 1
-            self._warn(str(error))
+            self.warn(str(error))
 
     def _read_keyboard(self) -> None:
         """Take in the keys that were struck; a key counts as pressed for `max_age_s`.
@@ -168,7 +166,7 @@ class TakeoverNode(ManagedNode):
         """
         keys, now = self._keyboard.read(0.0), time.monotonic()
         if keys is None:
-            self._warn('the terminal has closed: nothing is heard of its keys')
+            self.warn('the terminal has closed: nothing is heard of its keys')
             return
         buttons = self._config.keys.buttons
         if buttons.hold in keys:
@@ -185,7 +183,7 @@ class TakeoverNode(ManagedNode):
             if self.active:
                 self._buttons.press(name)
         if self.active and (ignored := self._takeover.presses.ignored):
-            self._warn(
+            self.warn(
                 f'{", ".join(ignored)} of {self._config.source} is down and does not count: the '
                 f'input was silent for {self._config.keys.max_age_s:g} s; let go and press again'
             )
@@ -194,7 +192,8 @@ class TakeoverNode(ManagedNode):
         if self._config.keys.input == KEYBOARD:
             self._read_keyboard()
         before, now = self._takeover.hands, time.monotonic()
-        told = self._told if now - self._told_at <= TOLD_S else None
+        told_s = max(TOLD_S, TOLD_PERIODS * self._period)
+        told = self._told if now - self._told_at <= told_s else None
         command = self._takeover.command(self._measured(), now, told)
         if command is not None:
             self._takeovers += before is Hands.OFF
@@ -202,9 +201,9 @@ class TakeoverNode(ManagedNode):
         elif before is not Hands.OFF:
             self._active.publish(Bool(data=False))
         if self._takeover.problem:
-            self._warn(self._takeover.problem)
+            self.warn(self._takeover.problem)
         if self._takeover.hands is Hands.LOST:
-            self._warn(
+            self.warn(
                 f'nothing is heard of the operator ({self._config.topic}): the robot stands still '
                 'until the deadman is held again, and let go'
             )
@@ -215,22 +214,14 @@ class TakeoverNode(ManagedNode):
         self._commands.publish(self._writer.message(command, self._now()))
         self._active.publish(Bool(data=True))
 
-    def _now(self) -> float:
-        return self.get_clock().now().nanoseconds * 1e-9
-
-    def _warn(self, reason: str) -> None:
-        self._problem = reason
-        self.get_logger().warning(reason, throttle_duration_sec=2.0)
-
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
-        message, self._problem = self._problem or 'running', ''
         values = {
             'active': self.active,
             'hands': self._takeover.hands.value,
             'takeovers': self._takeovers,
             'refused_inputs': self._refused,
         }
-        return (OK if message == 'running' else WARN), message, values
+        return *self._health(), values
 
 
 class Buttons:

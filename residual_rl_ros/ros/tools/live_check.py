@@ -27,13 +27,13 @@ from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import JointDecoder
 from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.message_decoder import MessageDecoder
-from residual_rl_ros.robot.stop_inputs import StopInput, check_stop_input, stop_reason
+from residual_rl_ros.robot.stop_inputs import StopInput
 from residual_rl_ros.robot.topics import TF, Channel
 from residual_rl_ros.robot.urdf import NAME, TOPIC, parse_urdf
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import ChannelReader, message_count
 from residual_rl_ros.ros.common.node_host import NodeHost
-from residual_rl_ros.ros.nodes.services import stop_class
+from residual_rl_ros.ros.nodes.services import listen_to_stop
 from residual_rl_ros.ros.nodes.takeover_node import joy_values, twist_values
 from residual_rl_ros.ros.tools.controller_check import check_controllers, measured_joints
 
@@ -213,16 +213,10 @@ def _hear(node: Node, stop: StopInput, report: InspectionReport) -> list[str]:
     """Listen to a stop input as the policy node does; return what will hold why it stops."""
     said: list[str] = []
     try:
-        kind = stop_class(stop)
-        check_stop_input(stop, kind())
+        listen_to_stop(node, stop, said.append)
     except ResidualRLError as error:
         if str(error) not in report.problems:  # The file was asked, too.
             report.problems.append(str(error))
-        return said
-    for profile in (qos.LATCHED, qos.SENSOR):
-        node.create_subscription(
-            kind, stop.topic, lambda message: said.append(stop_reason(stop, message)), profile
-        )
     return said
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from builders import write_peg_actor as write_actor
 
 from residual_rl_ros.config.run import load_run
@@ -173,6 +174,38 @@ def test_robots_that_are_not_apart_are_refused(tmp_path: Path, names: tuple[str,
     run = RobotRun(shared, Path('b.onnx'), tmp_path, namespaces=('left', 'right'))
     with pytest.raises(ConfigError, match="'/hole_pose' is the same for every robot"):
         robot_topology(run)
+
+
+def with_cell(tmp_path: Path, reset: str) -> Path:
+    """Write a robot file with a stop input of its cell, and a service that resets its scene."""
+    text = yaml.safe_load(load_robot('peg_insert')[1].read_text())
+    robot = text['/**']['ros__parameters']['robot']
+    cell = {'topic': '/cell/stop', 'type': 'std_msgs/msg/Bool', 'bad': ['true']}
+    robot |= {'stop_inputs': {'cell': cell}, 'reset': {'service': reset}}
+    path = tmp_path / 'cell.yaml'
+    path.write_text(yaml.safe_dump(text))
+    return path
+
+
+def test_robots_of_a_fleet_share_a_stop_input_and_no_reset(tmp_path: Path) -> None:
+    fleet = ('left', 'right')
+    for reset in ('/reset_scene', 'reset_scene'):
+        path = with_cell(tmp_path, reset)
+        run = RobotRun(path, Path('b.onnx'), tmp_path / 'out', namespaces=fleet)
+        if reset.startswith('/'):
+            with pytest.raises(ConfigError, match="reset_scene' is the same for every"):
+                robot_topology(run)
+            assert robot_topology(replace(run, namespaces=('left',)))
+        else:
+            assert len(robot_topology(run)) == 3
+
+
+def test_a_simulated_robot_calls_no_service_of_a_real_one_and_heeds_no_stop_of_it(
+    tmp_path: Path,
+) -> None:
+    path = with_cell(tmp_path, '/reset_scene')
+    _, policy, _ = finetune_topology(PEG, path, Path('b'), tmp_path, 0, 0, namespace='sim')
+    assert policy.remappings == {'/cell/stop': 'cell/stop', '/reset_scene': 'reset_scene'}
 
 
 def test_a_fleet_has_a_policy_for_each_robot_and_one_learner_that_all_hear(tmp_path: Path) -> None:

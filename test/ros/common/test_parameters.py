@@ -130,6 +130,23 @@ def test_live_parameters_change_and_others_do_not(make: Any) -> None:
     assert node.get_parameter('ratio').value == 0.25
 
 
+@pytest.mark.parametrize('at_start', [False, True])
+def test_the_clock_of_a_node_that_runs_is_neither_stopped_nor_changed(
+    make: Any, at_start: bool
+) -> None:
+    node = make(use_sim_time=at_start)
+    end = follow_parameters(node, read_parameters(node, Example), lambda changed: None)
+    (result,) = node.set_parameters([Parameter('use_sim_time', value=not at_start)])
+    assert not result.successful
+    for part in (f'use_sim_time of example is {at_start}', 'launch file', '--ros-args -p use_sim'):
+        assert part in result.reason
+    assert node.get_parameter('use_sim_time').value == at_start
+    assert (node.get_clock().now().nanoseconds == 0) == at_start  # Nobody publishes /clock.
+    end()
+    (result,) = node.set_parameters([Parameter('use_sim_time', value=not at_start)])
+    assert result.successful
+
+
 def test_a_tree_of_parameters_is_described_and_read_only_from_then_on(make: Any) -> None:
     values = {'robot.name': 'x', 'robot.action.lower': [0.0, 1.0], 'other': 3}
     node = make(**values)

@@ -164,7 +164,10 @@ def test_a_hold_a_takeover_and_a_late_base_are_told_apart() -> None:
     loop.close()
 
 
-def test_nothing_is_made_without_a_subscriber_or_a_rate_or_before_it_is_time(loop: Any) -> None:
+def test_no_decision_is_shown_without_a_subscriber_or_a_rate_or_before_it_is_time(
+    loop: Any,
+) -> None:
+    """The command is there at every control step: an operator who takes over goes on from it."""
     control, callbacks = loop
     now, viewer = [10.0], Viewer()
     shown = watch(control, callbacks, viewer, 10.0, lambda: now[0])
@@ -173,17 +176,19 @@ def test_nothing_is_made_without_a_subscriber_or_a_rate_or_before_it_is_time(loo
         control.tick(tick * PERIOD)
         shown.publish()
         now[0] += PERIOD
-    assert len(viewer.sent['executed_action']) == pytest.approx(20, abs=1)
+    assert len(viewer.sent['decision']) == pytest.approx(20, abs=1)
+    assert len(viewer.sent['executed_action']) == len(callbacks.commands) > 30
     viewer.clear()
     viewer.subscriptions = 0
-    drive(control, 3.0, 1)
-    now[0] += 1.0
-    shown.publish()
-    shown.rate_hz, viewer.subscriptions = 0.0, 1
-    drive(control, 3.0 + PERIOD, 1)
+    shown.note(np.zeros(2), 3.0, holding=False)
     now[0] += 1.0
     shown.publish()
     assert not any(viewer.sent.values())
+    shown.rate_hz, viewer.subscriptions = 0.0, 1
+    shown.note(np.zeros(2), 3.0, holding=False)
+    now[0] += 1.0
+    shown.publish()
+    assert {name for name, messages in viewer.sent.items() if messages} == {'executed_action'}
     assert set(viewer.sent) == {*ACTIONS, 'decision'}
 
 

@@ -11,6 +11,7 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,13 @@ from rclpy.duration import Duration
 from std_msgs.msg import Bool
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.errors import CommandError, UnsafeCommandError
+from residual_rl_ros.errors import CommandError, ConfigError, UnsafeCommandError
+from residual_rl_ros.robot.stamps import rounded, to_seconds
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import process as memory_lock
-from residual_rl_ros.ros.common.managed_node import ManagedNode
+from residual_rl_ros.ros.common.managed_node import OK, WARN, ManagedNode, change_state_service
 from residual_rl_ros.ros.common.process import memory_lock_limit, unlock_memory
 from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 from residual_rl_ros.ros.nodes.policy_node import ARRIVAL_LIMIT_S, PolicyNode
@@ -120,6 +122,36 @@ def test_a_node_that_fails_as_it_stops_is_not_active_again(
     node.trigger_deactivate()
     assert (state(node), entities(node), node.active) == ('unconfigured', before, False)
     assert node.failure is node.error
+
+
+def test_a_failed_activation_is_forgotten_when_the_next_one_succeeds(make: Any) -> None:
+    """Else a clean stop would end with the exit code of that failure."""
+    node = make(Stumbling)
+    node.trigger_configure()
+    node.error = ConfigError('no server')
+    node.trigger_activate()
+    assert (state(node), node.failure) == ('inactive', node.error)
+    node.error = None
+    node.trigger_activate()
+    assert (state(node), node.failure) == ('active', None)
+
+
+def test_an_rclpy_that_keeps_its_service_elsewhere_is_named(make: Any) -> None:
+    node = make(Stumbling)
+    del node._service_change_state
+    with pytest.raises(ConfigError, match=r'stumbling cannot start: .* Jazzy \(7.1\) or Kilted'):
+        change_state_service(node)
+
+
+def test_a_problem_is_told_once_and_the_time_is_that_of_stamps(make: Any) -> None:
+    node = make(Stumbling)
+    node.warn('a joint is missing')
+    assert node._health() == (WARN, 'a joint is missing')
+    assert node._health() == (OK, 'running')
+    nanoseconds = 1_764_500_000_123_456_789
+    handle = SimpleNamespace(get_now=lambda: SimpleNamespace(nanoseconds=nanoseconds))
+    node.get_clock = lambda: SimpleNamespace(handle=handle)
+    assert node._now() == to_seconds(*divmod(nanoseconds, 10**9)) == rounded(node._now())
 
 
 def policy(base_policy: Path, **parameters: Any) -> NodeSpec:

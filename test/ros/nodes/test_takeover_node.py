@@ -9,6 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from geometry_msgs.msg import Twist
 from sensor_msgs.msg import Joy
@@ -80,7 +81,7 @@ def test_a_key_counts_as_pressed_for_a_while(monkeypatch: pytest.MonkeyPatch) ->
         _struck={},
         _keyboard=SimpleNamespace(read=lambda limit_s: struck.pop(0)),
         _receive=received.append,
-        _warn=received.append,
+        warn=received.append,
     )
     for now in (0.0, 0.1, 0.15, 0.2):
         monkeypatch.setattr(takeover_node.time, 'monotonic', partial(float, now))
@@ -110,6 +111,32 @@ def test_hold_counts_anew_right_after_a_release_and_wins_beside_one(
     for _ in struck:
         TakeoverNode._read_keyboard(node)
     assert told == pressed
+
+
+@pytest.mark.parametrize(
+    ('period_s', 'age_s', 'counts'),
+    [(0.05, 0.24, True), (0.05, 0.26, False), (0.5, 1.4, True), (0.5, 1.6, False)],
+)
+def test_what_a_slow_robot_was_told_counts_until_it_is_told_anew(
+    period_s: float, age_s: float, counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an operator who takes over a gripper begins where it is, and drops what it holds."""
+    monkeypatch.setattr(takeover_node.time, 'monotonic', partial(float, 100.0))
+    heard: list[Any] = []
+    takeover = SimpleNamespace(
+        hands=Hands.OFF, problem='', command=lambda measured, now, told: heard.append(told)
+    )
+    node: Any = SimpleNamespace(
+        _config=SimpleNamespace(keys=SimpleNamespace(input='joy')),
+        _takeover=takeover,
+        _period=period_s,
+        _told=np.ones(2),
+        _told_at=100.0 - age_s,
+        _measured=lambda: None,
+        _buttons=SimpleNamespace(look=lambda: None),
+    )
+    TakeoverNode._tick(node)
+    assert (heard[0] is not None) == counts
 
 
 def test_a_node_that_is_deactivated_leaves_the_robot_at_rest_unless_the_policy_has_it() -> None:

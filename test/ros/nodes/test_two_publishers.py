@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,9 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.errors import ObservationError
+from residual_rl_ros.robot.decoders import CameraDecoder, message_decoder
+from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -91,3 +97,30 @@ def test_two_publishers_of_a_joint_are_a_hold_and_a_fault_that_names_both(
     node.trigger_cleanup()
     for each in (driver, zeros):
         each.node.destroy_node()
+
+
+def test_two_publishers_of_a_camera_are_refused_before_their_images_are_read() -> None:
+    robot, _ = load_robot('pick_place_camera')
+    channel = next(channel for channel in robot.channels if channel.is_image)
+    decoder = message_decoder(channel)
+    assert isinstance(decoder, CameraDecoder)
+    refused: list[ObservationError] = []
+    node: Any = SimpleNamespace(
+        _loop=SimpleNamespace(active=True, refuse_observation=refused.append),
+        _image_workers=[],
+        _channel_callback=lambda decoder: None,
+        _now=lambda: 1.0,
+        made=ExitStack(),
+    )
+    with node.made:
+        callback = PolicyNode._image_callback(node, decoder)
+        ((_, images),) = node._image_workers
+        read: list[float] = []
+        images.put = lambda stamp, message: read.append(stamp)
+        message = message_class(channel.type)()
+        message.header.frame_id = channel.frame_id
+        for sec, count in enumerate((7, 8, 1, 9), 1):
+            message.header.stamp.sec = sec
+            callback(message, {'publication_sequence_number': count}, False)
+    assert read == [1.0, 2.0]
+    assert [str(error).count('two publishers') for error in refused] == [1, 1]
