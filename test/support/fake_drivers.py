@@ -101,6 +101,7 @@ class Output:
     def __init__(self, node: Node, kind: str, topic: str) -> None:
         self._kind, self._topic = message_class(kind), node.resolve_topic_name(topic)
         self._latest: Any = None
+        self._said = 0
         self._told: set[int] = set()
         is_local = self._kind.__module__ == __name__
         self._publisher = (
@@ -111,6 +112,7 @@ class Output:
         self._latest = self._kind()
         for name, value in fields.items():
             setattr(self._latest, name, value)
+        self._said = time.time_ns()
         self._told.clear()
         if self._publisher is not None:
             self._publisher.publish(self._latest)
@@ -120,7 +122,7 @@ class Output:
             for callback in LOCAL.get(self._topic, ()):
                 if id(callback) not in self._told:
                     self._told.add(id(callback))
-                    callback(self._latest)
+                    callback(self._latest, {'source_timestamp': self._said})
 
 
 def named_state(name: str, label: str) -> Any:
