@@ -107,6 +107,7 @@ class ActorCritic(TrainingState, ABC):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = self.actor.residual_bound
         self._updates = 0
+        self.remark = ''
         heads = config.critic_heads
         self._flat_actor = FlatParameters(self.actor)
         self._flat_mean_actor = FlatParameters(self.mean_actor)
@@ -134,15 +135,26 @@ class ActorCritic(TrainingState, ABC):
         """Regress the critics on the returns of the memory; return the metrics of the last update.
 
         Values that start near zero tell the actor for thousands of updates that any residual leads
-        to success: bootstrapped, the price of failure comes back one decision at a time.
+        to success: bootstrapped, the price of failure comes back one decision at a time. Rows whose
+        return is not known are left out.
         """
         metrics: dict[str, Tensor] = {}
         if not self.config.anchor_updates:
             return metrics
-        returns = self.memory.returns(self.config.reward_offset).to(self.device)
+        returns = self.memory.known_returns(self.config.reward_offset)
+        known = np.flatnonzero(returns.isfinite().numpy())
+        if not len(known):
+            self.remark = (
+                f'anchor_updates is {self.config.anchor_updates}, but all {len(returns)} decisions '
+                'of the warm-up are of episodes that a time limit ended, and their rewards are not '
+                '0 and 1: no return is known, and the critics start without an anchor; let success '
+                'and failure end episodes, or set anchor_updates to 0'
+            )
+            return metrics
+        returns = returns.to(self.device)
         for _ in range(self.config.anchor_updates):
             pulse()
-            batch = self.memory.sample_replay(self.config.batch_size).to(self.device)
+            batch = self.memory.sample_rows(known, self.config.batch_size).to(self.device)
             s = self.actor.normalizer(batch.observation)
             loss = critic_loss(self.executed_value(batch, s), returns[batch.row])
             norm = self.step_critic(self.with_neutral_prior(loss, batch, s))

@@ -100,7 +100,10 @@ class ObjectiveConfig(DiscountConfig):
         above=0.0,
     )
     anchor_updates: int = parameter(
-        0, 'updates after the warm-up that regress the critics on the returns of the base in it', 0
+        0,
+        'updates after the warm-up that regress the critics on the returns of the base in it; an '
+        'episode that is cut off has one only where rewards are 0 and 1',
+        0,
     )
     critic_only_updates: int = parameter(
         0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0

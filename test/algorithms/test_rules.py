@@ -23,6 +23,8 @@ from builders import (
 )
 from torch import Tensor
 
+from residual_rl_ros.algorithms import actor_critic, sac
+from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.cal_ql import CalQl
 from residual_rl_ros.algorithms.training_state import effective_rank
 from residual_rl_ros.errors import ConfigError
@@ -330,7 +332,7 @@ def test_cal_ql_pushes_sampled_actions_down_but_not_below_the_known_return() -> 
         rule = make_rule('wsrl', cql_weight=5.0, critic_learning_rate=3e-3)
         assert isinstance(rule, CalQl)
         fill(rule, stream(change=lambda i, t: replace(t, terminated=True, reward=0.0)))
-        known = rule.memory.returns(-1.0).numpy()
+        known = rule.memory.lower_bounds(-1.0).numpy()
         assert (known == -1.0).all()
         returns = torch.from_numpy(known if calibrated else np.full_like(known, -np.inf))
         for _ in range(150):
@@ -356,9 +358,9 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
         replay.add(make_transition(LAYOUT, step=k * step, reward=reward, terminated=ends))
     replay.add(make_transition(LAYOUT, episode=9, step=0, reward=8.0, truncated=True))
     replay.add(make_transition(LAYOUT, episode=10, step=0, reward=8.0))
-    found = replay.returns(gamma=0.5, offset=-1.0)
+    found = replay.returns(0.5, -1.0, rest=np.nan)
     assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
-    assert np.isneginf(found[3:]).all()
+    assert np.isnan(found[3:]).all()
 
 
 def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever() -> None:
@@ -368,9 +370,71 @@ def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever()
         add = {'step': LAYOUT.decision_steps * step, 'reward': 0.0, 'truncated': last}
         replay.add(make_transition(LAYOUT, **add))
     replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0, terminated=True))
-    found = replay.returns(gamma=0.75, offset=-1.0)
+    assert replay.lowest_value(0.75, -1.0) == replay.failure_value(0.75, -1.0) == -4.0
+    found = replay.returns(0.75, -1.0, rest=-4.0)
     np.testing.assert_allclose(found, [-4.0, -4.0, -4.0, -4.0, -1.0], rtol=1e-6)
-    assert np.isneginf(replay.returns(gamma=1.0, offset=-1.0)[:4]).all()
+    assert np.isneginf(replay.lowest_value(1.0, -1.0))
+    assert np.isnan(replay.failure_value(1.0, -1.0))
+
+
+@pytest.mark.parametrize(('rewards', 'bound'), [((5.0, 4.0), -math.inf), ((-0.1, -50.0), -200.0)])
+def test_what_comes_after_a_dense_reward_has_at_most_a_lower_bound(
+    rewards: tuple[float, float], bound: float
+) -> None:
+    replay = ReplayBuffer(LAYOUT, 10)
+    for episode, reward in enumerate(rewards):
+        last = {'terminated': episode == 0, 'truncated': episode == 1}
+        replay.add(make_transition(LAYOUT, episode=episode, step=0, reward=reward, **last))
+    assert replay.lowest_value(0.75, 0.0) == bound
+    assert np.isnan(replay.failure_value(0.75, 0.0))
+
+
+DENSE: dict[str, Callable[[int], float]] = {
+    'never negative': lambda i: 5.0 + i % 3,
+    'rarely very negative': lambda i: -50.0 if i % 40 == 0 else -0.1,
+}
+
+
+@pytest.mark.parametrize('reward', DENSE.values(), ids=DENSE)
+def test_the_anchor_regresses_on_no_return_that_is_not_known(
+    reward: Callable[[int], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = []
+
+    def watched(q: Tensor, y: Tensor) -> Tensor:
+        targets.append(y)
+        return critic_loss(q, y)
+
+    monkeypatch.setattr(actor_critic, 'critic_loss', watched)
+    rule = make_rule('self_scaling', anchor_updates=4, batch_size=64)
+    fill(rule, stream(140, lambda i, t: replace(t, reward=reward(i))))  # Half of them are cut off.
+    metrics = rule.prepare(lambda: None)
+    assert all(math.isfinite(float(value)) for value in metrics.values())
+    config = rule.config
+    summed = (1.0 - config.gamma**7) / (1.0 - config.gamma)
+    rewards = [reward(i) + config.reward_offset for i in range(140)]
+    assert min(0.0, summed * min(rewards)) < float(torch.stack(targets).min())
+    assert float(torch.stack(targets).max()) < max(0.0, summed * max(rewards))
+    assert rule.remark == ''
+
+
+def test_an_anchor_without_a_known_return_says_so_and_leaves_the_critics() -> None:
+    rule = make_rule('self_scaling', anchor_updates=5)
+    fill(rule, stream(70, lambda i, t: replace(t, reward=5.0, terminated=False)))
+    before = parameters(rule.critic)
+    assert rule.prepare(lambda: None) == {}
+    assert torch.equal(parameters(rule.critic), before)
+    assert 'anchor_updates is 5, but all 70 decisions' in rule.remark
+
+
+def test_the_anchor_of_sparse_rewards_takes_a_cut_off_for_never_succeeding() -> None:
+    rule = make_rule('self_scaling')
+    fill(rule, stream(140))
+    rule.fit()
+    offset = rule.config.reward_offset
+    found = rule.memory.known_returns(offset)
+    assert torch.equal(found, rule.memory.lower_bounds(offset))
+    assert float(found.min()) == pytest.approx(-rule.config.failure_cost)
 
 
 @pytest.mark.parametrize('heads', [2, 4])
