@@ -9,7 +9,7 @@ forgets the data in between and lets the pre-trained policy fill the memory befo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,6 +46,15 @@ class CalQlConfig(SacConfig):
     def preparation_updates(self) -> int:
         """Number of updates that `prepare` takes."""
         return self.offline_updates + super().preparation_updates
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        yield from super().problems()
+        if self.anchor_updates:
+            yield (
+                f'anchor_updates is {self.anchor_updates}, expected 0 with cal_ql: its offline '
+                'updates take the place of an anchor; see offline_updates'
+            )
 
 
 def conservative_loss(

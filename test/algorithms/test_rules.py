@@ -27,6 +27,7 @@ from residual_rl_ros.algorithms import actor_critic, sac
 from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.cal_ql import CalQl
 from residual_rl_ros.algorithms.training_state import effective_rank
+from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
@@ -101,19 +102,14 @@ def test_the_gradient_of_the_actor_is_limited(preset: str) -> None:
 
 
 def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
-    scales = {'discount_episodes': 1.0, 'failure_cost': 20.0, 'n_step_share': 0.5}
+    scales = {'discount_episodes': 1.0, 'failure_cost': 20.0}
     rule = make_rule('best_of_n', n_step=2, batch_size=8, **scales)
     fill(rule, random_transitions(LAYOUT, 140, episode_decisions=14))
     rule.prepare(lambda: None)
     decided = rule.config
     assert decided.gamma == pytest.approx(1.0 - 1.0 / 14.0)
     assert decided.reward_offset == pytest.approx(-20.0 / 14.0)
-    assert decided.n_step == 7
-    assert rule.derived() == {
-        'gamma': decided.gamma,
-        'reward_offset': decided.reward_offset,
-        'n_step': 7,
-    }
+    assert rule.derived() == {'gamma': decided.gamma, 'reward_offset': decided.reward_offset}
     other = make_rule('best_of_n', n_step=2, batch_size=8, **scales)
     other.load_state_dict(rule.state_dict())
     assert other.config == other.memory.config == decided
@@ -173,6 +169,42 @@ def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
     u = rule.robot_policy().decide(t.observation, t.base_action, None)
     np.testing.assert_allclose(u, [0.2, 0.4, 0.2, 0.4], atol=0.05)
     assert rule.updates_due(1000) == 0
+    # Its critics were never trained, and it says nothing of them.
+    assert set(rule.diagnose()) == {
+        *('residual_magnitude', 'residual_saturation'),
+        *('normalizer_transitions', 'demonstrations'),
+    }
+
+
+@pytest.mark.parametrize(
+    ('preset', 'key'),
+    [
+        ('wsrl', 'anchor_updates'),
+        ('supervised', 'anchor_updates'),
+        ('supervised', 'critic_only_updates'),
+    ],
+)
+def test_updates_that_a_rule_would_not_take_are_refused(preset: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f'{key} is 3, expected 0'):
+        load_preset(preset, {key: 3})
+
+
+@pytest.mark.parametrize(
+    ('preset', 'updates'), [('best_of_n', 'critic_only_updates'), ('wsrl', 'offline_updates')]
+)
+def test_updates_on_the_warm_up_are_no_experience_of_the_robot(preset: str, updates: str) -> None:
+    changes = {updates: 7, 'entropy_in_target': False, 'utd': 2.0}
+    rule = make_rule(preset, anchor_updates=0 if preset == 'wsrl' else 5, **changes)
+    fill(rule, stream(40))
+    rule.prepare(lambda: None)
+    assert rule.online_updates == 0
+    fill(rule, stream(10))
+    for _ in range(3):
+        rule.update()
+    assert rule.online_updates == 3
+    other = make_rule(preset, anchor_updates=0 if preset == 'wsrl' else 5, **changes)
+    other.load_state_dict(rule.state_dict())  # Which has no more tensors than it had before.
+    assert other.online_updates == 3
 
 
 @pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
