@@ -207,6 +207,17 @@ def test_updates_on_the_warm_up_are_no_experience_of_the_robot(preset: str, upda
     assert other.online_updates == 3
 
 
+def test_an_action_that_the_base_never_moves_is_seen_in_command_units() -> None:
+    layout = make_layout(action_min=(-1.0, 0.3), action_max=(1.0, 0.3), residual_bound=(0.1, 0.0))
+    rule = make_rule('best_of_n', layout)
+    base, executed = torch.tensor([[0.0, 0.3] * 2]), torch.tensor([[0.05, 0.5] * 2])  # An operator.
+    seen = rule.critic_action(base, executed)[0]
+    torch.testing.assert_close(seen, torch.tensor([0.05, 0.2] * 2 + [0.5, 0.0] * 2))
+    # The robot sees the same.
+    known = rule.robot_policy()._actor.normalize(np.zeros(3), executed[0].numpy())
+    np.testing.assert_allclose(known[3:], seen[:4], rtol=1e-6)
+
+
 @pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
 def test_bfloat16_leaves_weights_and_losses_float32_and_gradients_where_they_point(
     preset: str,
