@@ -207,6 +207,17 @@ def test_updates_on_the_warm_up_are_no_experience_of_the_robot(preset: str, upda
     assert other.online_updates == 3
 
 
+def test_rlpd_maximises_the_mean_of_its_critics(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(sac, 'actor_loss', lambda q, *rest: seen.append(rest[2:]) or q.mean())
+    for preset in ('best_of_n', 'rlpd'):
+        filled_rule(preset, actor_interval=1).update()
+    assert seen == [('minimum',), ('mean',)]
+    rule = load_preset('rlpd').rule
+    assert not rule.entropy_in_target
+    assert rule.target_entropy_per_dimension == -0.5
+
+
 def test_an_action_that_the_base_never_moves_is_seen_in_command_units() -> None:
     layout = make_layout(action_min=(-1.0, 0.3), action_max=(1.0, 0.3), residual_bound=(0.1, 0.0))
     rule = make_rule('best_of_n', layout)
