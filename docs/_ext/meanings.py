@@ -33,7 +33,6 @@ METRICS = {
     'negative entropy if the base counts for nothing',
     'learned_reward': 'mean of the reward that is learned from, without prior and entropy, on a '
     'batch',
-    'n_step': 'decisions whose rewards are summed in use',
     'normalizer_transitions': 'transitions that the observation normaliser was fitted on',
     'prior_weight': "omega' in use: what log pi(a|s) of the base policy is worth",
     'proposal_chosen_share': 'share of states in which another proposal of the base than its '

@@ -107,6 +107,7 @@ class ActorCritic(TrainingState, ABC):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = self.actor.residual_bound
         self._updates = 0
+        self.remark = ''
         heads = config.critic_heads
         self._flat_actor = FlatParameters(self.actor)
         self._flat_mean_actor = FlatParameters(self.mean_actor)
@@ -134,15 +135,26 @@ class ActorCritic(TrainingState, ABC):
         """Regress the critics on the returns of the memory; return the metrics of the last update.
 
         Values that start near zero tell the actor for thousands of updates that any residual leads
-        to success: bootstrapped, the price of failure comes back one decision at a time.
+        to success: bootstrapped, the price of failure comes back one decision at a time. Rows whose
+        return is not known are left out.
         """
         metrics: dict[str, Tensor] = {}
         if not self.config.anchor_updates:
             return metrics
-        returns = self.memory.returns(self.config.reward_offset).to(self.device)
+        returns = self.memory.known_returns(self.config.reward_offset)
+        known = np.flatnonzero(returns.isfinite().numpy())
+        if not len(known):
+            self.remark = (
+                f'anchor_updates is {self.config.anchor_updates}, but all {len(returns)} decisions '
+                'of the warm-up are of episodes that a time limit ended, and their rewards are not '
+                '0 and 1: no return is known, and the critics start without an anchor; let success '
+                'and failure end episodes, or set anchor_updates to 0'
+            )
+            return metrics
+        returns = returns.to(self.device)
         for _ in range(self.config.anchor_updates):
             pulse()
-            batch = self.memory.sample_replay(self.config.batch_size).to(self.device)
+            batch = self.memory.sample_rows(known, self.config.batch_size).to(self.device)
             s = self.actor.normalizer(batch.observation)
             loss = critic_loss(self.executed_value(batch, s), returns[batch.row])
             norm = self.step_critic(self.with_neutral_prior(loss, batch, s))
@@ -161,13 +173,21 @@ class ActorCritic(TrainingState, ABC):
 
     def derived(self) -> dict[str, float]:
         """Return the numbers that follow from the warm-up, by their names in a preset."""
-        names = ('gamma', 'reward_offset', 'n_step')
+        names = ('gamma', 'reward_offset')
         own, preset = self.config, self._preset
         return {n: getattr(own, n) for n in names if getattr(own, n) != getattr(preset, n)}
 
     def sample(self, size: int = 0) -> Batch:
         """Draw a batch from the memory; of `batch_size` if no size is given."""
-        return self.memory.sample(self._updates / self.config.utd, size).to(self.device)
+        learned_from = self.online_updates / self.config.utd
+        return self.memory.sample(learned_from, size).to(self.device)
+
+    @property
+    def online_updates(self) -> int:
+        """Updates since the warm-up: those of `prepare` are no experience of the robot."""
+        config = self.config
+        # The anchor's are not counted as updates.
+        return max(0, self._updates - (config.preparation_updates - config.anchor_updates))
 
     def train_critics_alone(self, pulse: Callable[[], None]) -> dict[str, Tensor]:
         """Take the critic-only updates; return the metrics of the last."""
@@ -292,7 +312,8 @@ class ActorCritic(TrainingState, ABC):
         """Return the loss of the critics plus the prior's, as much of it as is left by now."""
         weight = self.config.neutral_prior
         if self.config.neutral_prior_episodes:
-            episodes = self._updates / self.config.utd / max(1.0, self._episode_decisions)
+            learned_from = self.online_updates / self.config.utd
+            episodes = learned_from / max(1.0, self._episode_decisions)
             weight *= max(0.0, 1.0 - episodes / self.config.neutral_prior_episodes)
         if not weight:
             return loss
@@ -361,23 +382,29 @@ class ActorCritic(TrainingState, ABC):
         u = self.actor.mean_action(batch.observation, b)
         q_policy = self.critic(s, self.critic_action(b, b + self.bound * u))
         preferred = ~((q_policy - q_base).amin(0) > 0.0)
-        size = u[:, self.bound > 0.0].abs()
         executed = self.critic_action(b, batch.executed_action)
         features = self.critic.features(s, executed)
         metrics = {
             'q_base': float(q_base.mean()),
             'q_policy': float(q_policy.mean()),
             'base_preferred_share': float(preferred.float().mean()),
-            'residual_magnitude': float(size.mean()),
-            'residual_saturation': float((size > 0.95).float().mean()),
+            **self.residual_metrics(u),
             'q_executed': float(self.critic.head(features).mean()),
             **plasticity(features),
         }
+        metrics['gamma'] = self.config.gamma
+        return metrics
+
+    def residual_metrics(self, u: Tensor) -> dict[str, float]:
+        """Return metrics of residuals, shape (batch, k * m), and of what they are learned from."""
+        size = u[:, self.bound > 0.0].abs()
+        metrics = {
+            'residual_magnitude': float(size.mean()),
+            'residual_saturation': float((size > 0.95).float().mean()),
+            'normalizer_transitions': float(self.memory.normalizer_transitions),
+        }
         if self.config.samples_demonstrations:
             metrics['demonstrations'] = float(self.memory.demonstrations)
-        metrics['normalizer_transitions'] = float(self.memory.normalizer_transitions)
-        metrics['gamma'] = self.config.gamma
-        metrics['n_step'] = float(self.config.n_step)
         return metrics
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ forgets the data in between and lets the pre-trained policy fill the memory befo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +47,15 @@ class CalQlConfig(SacConfig):
         """Number of updates that `prepare` takes."""
         return self.offline_updates + super().preparation_updates
 
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        yield from super().problems()
+        if self.anchor_updates:
+            yield (
+                f'anchor_updates is {self.anchor_updates}, expected 0 with cal_ql: its offline '
+                'updates take the place of an anchor; see offline_updates'
+            )
+
 
 def conservative_loss(
     q: Tensor, q_sampled: Tensor, log_density: Tensor, from_policy: Tensor, returns: Tensor
@@ -61,7 +70,8 @@ def conservative_loss(
         q_sampled: Q_i of the sampled actions, shape (heads, samples, batch).
         log_density: log density of each sample, shape (samples, batch).
         from_policy: which samples are the policy's, shape (samples,).
-        returns: least return of each row's episode, see `ReplayBuffer.returns`, shape (batch,).
+        returns: least return of each row's episode, shape (batch,); see
+            `ReplayMemory.lower_bounds`.
     """
     calibrated = torch.maximum(q_sampled, returns)
     q_sampled = torch.where(from_policy.view(1, -1, 1), calibrated, q_sampled)
@@ -80,7 +90,7 @@ class CalQl(Sac):
         self.fit()
         metrics: dict[str, Tensor] = {}
         if self.config.offline_updates:
-            returns = self.memory.returns(self.config.reward_offset).to(self.device)
+            returns = self.memory.lower_bounds(self.config.reward_offset).to(self.device)
             for _ in range(self.config.offline_updates):
                 pulse()
                 batch = self.memory.sample_replay(self.config.batch_size).to(self.device)
@@ -96,7 +106,7 @@ class CalQl(Sac):
         Args:
             batch: transitions of the offline data.
             returns: discounted return that the behaviour policy got from each, shape (batch,); a
-                lower bound where its episode was cut off, see `ReplayBuffer.returns`.
+                lower bound where its episode was cut off, see `ReplayMemory.lower_bounds`.
         """
         s = self.actor.normalizer(batch.observation)
         y = self.soft_target(batch)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -38,13 +37,6 @@ class ReplayConfig:
     batch_size: int = parameter(256, 'transitions per update', 1)
     utd: float = parameter(1.0, 'critic updates per transition after the warm-up', above=0.0)
     n_step: int = parameter(1, 'decisions whose rewards are summed before the target', 1)
-    n_step_share: float = parameter(
-        0.0,
-        "n_step as a share of an episode's decisions in the warm-up; n_step is the least then, and "
-        'with 0 it is n_step',
-        0.0,
-        1.0,
-    )
     demonstration_share: float = parameter(
         0.0,
         'share of every batch that is drawn from demonstrations, if there are any',
@@ -100,7 +92,10 @@ class ObjectiveConfig(DiscountConfig):
         above=0.0,
     )
     anchor_updates: int = parameter(
-        0, 'updates after the warm-up that regress the critics on the returns of the base in it', 0
+        0,
+        'updates after the warm-up that regress the critics on the returns of the base in it; an '
+        'episode that is cut off has one only where rewards are 0 and 1',
+        0,
     )
     critic_only_updates: int = parameter(
         0, 'updates of the critics alone after the warm-up; not with entropy in the target', 0
@@ -151,8 +146,8 @@ class CriticConfig:
     )
     choosing_heads: int = parameter(
         0,
-        'Q functions that choose on the robot, all of which must see an advantage; 0 takes as many '
-        'as the target has',
+        'Q functions that choose on the robot, the first ones, all of which must see an advantage; '
+        '0 takes as many as the target has',
         0,
     )
     residual_candidates: int = parameter(
@@ -260,8 +255,7 @@ class ActorCriticConfig(
             gamma = 1.0 - 1.0 / max(2.0, self.discount_episodes * episode_decisions)
         if self.failure_cost:
             offset = -self.failure_cost * (1.0 - gamma)
-        n_step = max(self.n_step, math.floor(self.n_step_share * episode_decisions))
-        return replace(self, gamma=gamma, reward_offset=offset, n_step=n_step)
+        return replace(self, gamma=gamma, reward_offset=offset)
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

@@ -106,12 +106,11 @@ class OffPolicyConfig(ComputationConfig, MemoryConfig, CustomisationConfig):
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
         yield from super().problems()
-        for key, wanted in (('n_step', 1), ('n_step_share', 0.0)):
-            if getattr(self, key) != wanted:
-                yield (
-                    f'{key} is {getattr(self, key)}, expected {wanted}: the prior and the add-on '
-                    'of every decision count, and a sum over decisions keeps the first and last'
-                )
+        if self.n_step != 1:
+            yield (
+                f'n_step is {self.n_step}, expected 1: the prior and the add-on of every decision '
+                'count, and a sum over decisions keeps the first and last'
+            )
         if len(self.hidden_sizes) > MAX_HIDDEN_LAYERS:
             yield (
                 f'hidden_sizes has {len(self.hidden_sizes)} layers, expected at most '
@@ -287,7 +286,8 @@ class OffPolicyCustomisation(TrainingState, ABC):
 
     def sample(self) -> tuple[Batch, Tensor]:
         """Draw a batch and its rewards, (batch,)."""
-        batch = self.memory.sample(self._updates / self.config.utd)
+        online = max(0, self._updates - self.config.preparation_updates)
+        batch = self.memory.sample(online / self.config.utd)
         return batch.to(self.device), self.reward(batch).to(self.device)
 
     def diagnose(self) -> dict[str, float]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -143,6 +144,11 @@ class ReplayMemory:
         """Draw transitions of robots alone."""
         return self._draw(self.replay, size)
 
+    def sample_rows(self, rows: npt.NDArray[np.int64], size: int) -> Batch:
+        """Draw transitions of robots from these rows alone."""
+        drawn = rows[self._rng.integers(len(rows), size=size)]
+        return self.replay.rows(drawn, self.config.gamma, self.config.n_step)
+
     def sample_demonstrations(self, size: int) -> Batch:
         """Draw demonstrations alone.
 
@@ -154,9 +160,24 @@ class ReplayMemory:
     def _draw(self, buffer: ReplayBuffer, size: int) -> Batch:
         return buffer.sample(size, self._rng, self.config.gamma, self.config.n_step)
 
-    def returns(self, offset: float) -> Tensor:
-        """Return what `ReplayBuffer.returns` does, shape (size,)."""
-        return torch.from_numpy(self.replay.returns(self.config.gamma, offset))
+    def lower_bounds(self, offset: float) -> Tensor:
+        """Return the return of each row, or a lower bound of it, shape (size,).
+
+        Minus infinity where there is none; see `ReplayBuffer.lowest_value`.
+        """
+        gamma = self.config.gamma
+        rest = self.replay.lowest_value(gamma, offset)
+        return torch.from_numpy(self.replay.returns(gamma, offset, rest))
+
+    def known_returns(self, offset: float) -> Tensor:
+        """Return the return of each row, NaN where it is not known, shape (size,).
+
+        Where an episode that was cut off is worth what never succeeding is, it is known: see
+        `ReplayBuffer.failure_value`.
+        """
+        gamma = self.config.gamma
+        rest = self.replay.failure_value(gamma, offset)
+        return torch.from_numpy(self.replay.returns(gamma, offset, rest))
 
     def export(self) -> dict[str, Arrays]:
         """Return the contents for a checkpoint, by file."""

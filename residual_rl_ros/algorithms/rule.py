@@ -203,6 +203,14 @@ class Rule(Protocol):
 
 
 @runtime_checkable
+class Remarking(Protocol):
+    """A rule that may have to say what it could not make of the warm-up."""
+
+    remark: str
+    """What a user must know of the last `Rule.prepare`; empty if nothing."""
+
+
+@runtime_checkable
 class Customisable(Protocol):
     """A rule that learns an add-on reward, which may change meanwhile."""
 

@@ -29,6 +29,9 @@ from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 
+ACTOR_VALUES = ('minimum', 'mean')
+"""What `actor_value` may be."""
+
 
 @dataclass(frozen=True)
 class SacConfig(ActorCriticConfig):
@@ -36,6 +39,9 @@ class SacConfig(ActorCriticConfig):
 
     section: ClassVar[str] = 'objective'
 
+    actor_value: str = parameter(
+        'minimum', 'of the Q functions, which the actor maximises', choices=ACTOR_VALUES
+    )
     entropy_in_target: bool = parameter(True, 'count the entropy of the next decision (soft TD)')
     initial_alpha: float = parameter(0.01, 'entropy temperature at the start', above=0.0)
     target_entropy_per_dimension: float = parameter(
@@ -64,15 +70,16 @@ class SacConfig(ActorCriticConfig):
             )
 
 
-def actor_loss(q: Tensor, log_pi: Tensor, alpha: Tensor) -> Tensor:
+def actor_loss(q: Tensor, log_pi: Tensor, alpha: Tensor, value: str = 'minimum') -> Tensor:
     """Return the mean of alpha log pi(u|s) - min_i Q_i(s, b + lambda u).
 
     Args:
         q: Q_i, shape (heads, batch).
         log_pi: shape (batch,).
         alpha: entropy temperature.
+        value: `minimum` over the heads, or their `mean` (REDQ).
     """
-    return (alpha * log_pi - q.amin(0)).mean()
+    return (alpha * log_pi - (q.amin(0) if value == 'minimum' else q.mean(0))).mean()
 
 
 def temperature_loss(log_alpha: Tensor, log_pi: Tensor, target_entropy: float) -> Tensor:
@@ -141,7 +148,8 @@ class Sac(ActorCritic):
         b = self.edited(batch)
         u, log_pi = self.actor.sample(batch.observation, b, self._generator)
         q = self.critic(s, self.critic_action(b, b + self.bound * u))
-        loss = self.with_imitation(actor_loss(q, log_pi, alpha), batch, s)
+        loss = actor_loss(q, log_pi, alpha, self.config.actor_value)
+        loss = self.with_imitation(loss, batch, s)
         norm = self.step_actor(loss)
 
         # Temperature.

@@ -8,7 +8,7 @@ what was demonstrated less what the base policy would have done, and stays what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,6 +38,16 @@ class SupervisedConfig(ActorCriticConfig):
     def preparation_updates(self) -> int:
         """Number of updates that `prepare` takes."""
         return self.regression_updates
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        yield from super().problems()
+        for key in ('anchor_updates', 'critic_only_updates'):
+            if getattr(self, key):
+                yield (
+                    f'{key} is {getattr(self, key)}, expected 0 with supervised: it trains no '
+                    'critics'
+                )
 
 
 @register('supervised', SupervisedConfig)
@@ -88,3 +98,9 @@ class Supervised(ActorCritic):
         norm = self.step_actor(loss)
         self._flat_mean_actor.follow(self._flat_actor, self.config.actor_averaging)
         return {'imitation_loss': loss.detach(), 'actor_grad_norm': norm}
+
+    @torch.no_grad()
+    def diagnose(self) -> dict[str, float]:
+        """Return metrics of the residual on demonstrations; the critics are never trained."""
+        batch = self.memory.sample_demonstrations(self.config.batch_size).to(self.device)
+        return self.residual_metrics(self.actor.mean_action(batch.observation, batch.base_action))

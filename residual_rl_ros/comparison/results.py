@@ -139,7 +139,7 @@ class Curve:
     mean: Array
     """Mean over seeds and scenes, shape (points,)."""
     resampled: Array
-    """The same of every resample, shape (resamples, points); none of a single seed."""
+    """The same of every resample, shape (resamples, points); none of fewer than three seeds."""
     measure: str = SUCCESS
 
     @classmethod
@@ -155,6 +155,8 @@ class Curve:
         grid = np.linspace(0.0, end, count)
         outcomes = np.array([_at(grid, run) for run in runs])
         resampled = hierarchical_means(outcomes, generator)
+        if runs[0].measure == SUCCESS:
+            resampled = resampled.clip(0.0, 1.0)
         return cls(grid, outcomes.mean((0, 2)), resampled, runs[0].measure)
 
     def _estimate(self, function: Any) -> Estimate:
@@ -220,6 +222,8 @@ def final_estimates(
     """Return base, final and final - base on the scenes of the end; the last one is paired."""
     values = np.array([[run.base, run.final, run.final - run.base] for run in runs])
     resampled = hierarchical_means(values, generator)
+    if runs[0].measure == SUCCESS:
+        resampled = resampled.clip((0.0, 0.0, -1.0), 1.0)
     mean = values.mean((0, 2))
     base, final, gain = (Estimate.of(float(mean[i]), resampled[:, i]) for i in range(3))
     return base, final, gain

@@ -26,6 +26,8 @@ from residual_rl_ros.transitions.layout import TransitionLayout
 
 REMOVED = {
     'actor_delay_updates': 'it was 0 in every preset; delete the line',
+    'n_step_share': 'it was 0 in every preset; delete the line, and set n_step to a number of '
+    'decisions',
     'reward_scale': 'it was 1 in every preset; delete the line, or scale the reward at its source',
 }
 """Keys of earlier versions, and what became of them."""

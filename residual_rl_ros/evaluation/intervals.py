@@ -89,6 +89,8 @@ Array = npt.NDArray[np.float64]
 RESAMPLES = 5000
 """Resamples of a bootstrap interval."""
 ROUNDING = 1e-9
+LEAST_SEEDS = 3
+"""Of fewer seeds there is no interval: a spread of two is hardly known."""
 BATCH = 500
 """Resamples that are drawn at once."""
 
@@ -191,7 +193,8 @@ def paired_t(before: Sequence[float], after: Sequence[float]) -> tuple[Mean, flo
         after: those of the second on the same seeds.
 
     Returns:
-        The mean of after minus before; the p-value that it is zero, None for a single pair.
+        The mean of after minus before; the p-value that it is zero, None where t is not known: of
+        a single pair, and where all differences are alike and none is zero.
 
     Raises:
         ValueError: the lengths differ, or there are no pairs.
@@ -200,10 +203,13 @@ def paired_t(before: Sequence[float], after: Sequence[float]) -> tuple[Mean, flo
     mean = mean_interval(differences)
     if mean.trials == 1:
         return mean, None
-    deviation = float(np.std(differences, ddof=1))
-    if deviation == 0.0:
-        return mean, 1.0 if mean.value == 0.0 else 0.0
+    if not np.any(differences):
+        return mean, 1.0
+    if np.ptp(differences) <= ROUNDING * np.abs(differences).max():
+        return mean, None
     from scipy.special import stdtr
+
+    deviation = float(np.std(differences, ddof=1))
 
     t = mean.value / (deviation / mean.trials**0.5)
     return mean, float(2.0 * stdtr(mean.trials - 1, -abs(t)))
@@ -313,7 +319,13 @@ def hierarchical_means(
 
     The scenes of a seed are its own. A drawn scene brings its whole curve along, because the
     outcomes of one scene at two times are not independent. Davison and Hinkley, "Bootstrap Methods
-    and their Application" (1997), section 3.8; resampling both levels errs to the wide side.
+    and their Application" (1997), section 3.8.
+
+    Percentiles of a bootstrap are those of a normal distribution whose variance is divided by n
+    instead of n - 1. Of few seeds they are far too narrow: where 95 % are promised, 84 % of the
+    intervals of 3 seeds held the truth, 92 % of those of 5 or 10. So each resample is moved away
+    from the mean of all by sqrt(n / (n - 1)) and by what the quantile of Student's t is above the
+    normal one's. That can leave the range of the outcomes.
 
     Args:
         outcomes: success (0 or 1) or return, shape (seeds, points, scenes).
@@ -321,11 +333,13 @@ def hierarchical_means(
         resamples: how many.
 
     Returns:
-        Shape (resamples, points); no resamples of a single seed, which tells nothing of another.
+        Shape (resamples, points); no resamples of fewer than `LEAST_SEEDS`.
     """
     seeds, points, scenes = outcomes.shape
-    if seeds < 2:
+    if seeds < LEAST_SEEDS:
         return np.zeros((0, points))
+    from scipy.special import ndtri, stdtrit
+
     columns = outcomes.transpose(0, 2, 1).reshape(seeds * scenes, points)
     even = np.full(scenes, 1.0 / scenes)
     means = np.empty((resamples, points))
@@ -337,7 +351,11 @@ def hierarchical_means(
         for seed in range(seeds):  # One that is drawn twice adds up.
             weights[np.arange(count), drawn[:, seed]] += times[:, seed]
         means[begin : begin + count] = weights.reshape(count, -1) @ columns
-    return means / (seeds * scenes)
+    means /= seeds * scenes
+    few = (seeds / (seeds - 1.0)) ** 0.5 * float(stdtrit(seeds - 1, 0.975) / ndtri(0.975))
+    mean = columns.mean(0)
+    moved: Array = mean + few * (means - mean)
+    return moved
 
 
 def first_passage(steps: Array, curves: Array, levels: Array | float) -> Array:

@@ -47,6 +47,10 @@ MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
 SPACE_MARGIN = 1.2
 """What a file system needs for files, in units of their contents."""
+ADDED_KEYS = {'actor_value'}
+"""Keys that earlier versions had not, and of which the default is what these did."""
+REMOVED_KEYS = {'n_step_share': 0.0}
+"""Keys that earlier versions had, and the value at which they did nothing."""
 
 
 class CheckpointFolder:
@@ -343,8 +347,12 @@ def _read_state(directory: Path) -> dict[str, Any]:
 
 def _config(stored: dict[str, Any], directory: Path) -> LearnerConfig:
     """Return the configuration of a checkpoint, which holds every number: none is a default."""
-    config = learner_config(stored['config'], str(directory / STATE))
-    missing = sorted(config.to_mapping().keys() - stored['config'].keys())
+    values = dict(stored['config'])
+    for key, without_effect in REMOVED_KEYS.items():
+        if values.get(key) == without_effect:
+            del values[key]
+    config = learner_config(values, str(directory / STATE))
+    missing = sorted(config.to_mapping().keys() - values.keys() - ADDED_KEYS)
     if missing:
         raise ConfigError(
             str(directory / STATE),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from residual_rl_ros.algorithms.rule import Rule
+from residual_rl_ros.algorithms.rule import Remarking, Rule
 from residual_rl_ros.learner.kept_networks import FiniteNetworks, Networks
 
 MAX_OWED_UPDATES = 1000
@@ -62,13 +62,18 @@ class Updates:
 
     def prepare(self, pulse: Callable[[], None]) -> None:
         """Let the rule use what the warm-up has collected."""
+        before = self.pretraining
 
         def counted() -> None:
+            if self.pretraining == before:
+                self.recover()  # Keeps what was fitted to the warm-up.
             pulse()
             self.pretraining += 1
 
         self._latest |= self._rule.prepare(counted)
         self.recover()
+        if isinstance(self._rule, Remarking) and self._rule.remark:
+            self._warn(self._rule.remark)
 
     def relearn(self, count: int, pulse: Callable[[], None]) -> None:
         """Take so many updates at once, for a reward that has changed."""
@@ -92,7 +97,8 @@ class Updates:
         reason = self.finite.check()
         if reason:
             self._latest.clear()
-            self._warn(f'after {self.online} updates {reason}')
+            early = f'{self.pretraining} updates on the warm-up'
+            self._warn(f'after {f"{self.online} updates" if self.online else early} {reason}')
 
     def finite_networks(self) -> Networks:
         """Return the present networks, or the latest finite ones if these are not."""

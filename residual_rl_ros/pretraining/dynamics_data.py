@@ -21,6 +21,7 @@ from residual_rl_ros.config.run import RunConfig, training_seed
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.residual_policy.architecture import trained_range
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     Array,
@@ -275,9 +276,7 @@ def _pieces(following: Rows) -> Rows:
 
 def _prior(blocks: dict[str, Float32], layout: TransitionLayout, prior_width: float) -> Float32:
     """Return mean and log_std of the base, in units of the network, shape (count, 2 k * m)."""
-    limits = np.array([layout.action_min, layout.action_max], dtype=np.float32)
-    low, high = np.tile(limits, layout.decision_steps)
-    center, half_range = (low + high) / 2.0, np.maximum((high - low) / 2.0, np.float32(1e-3))
+    center, half_range = trained_range(layout)
     if layout.prior is Prior.NONE:
         mean = (blocks['base_action'] - center) / half_range
         # Without a stated width there is no density, and only the mean is used.

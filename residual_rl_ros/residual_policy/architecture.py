@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.errors import shown
 from residual_rl_ros.transitions.layout import TransitionLayout
 
@@ -33,6 +34,30 @@ CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')
 def _fixed(values: Float32) -> Float32:
     values.flags.writeable = False
     return values
+
+
+def trained_range(
+    layout: TransitionLayout, kind: type[np.floating[Any]] = np.float32
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return centre and half range of the base policy's trained actions, as networks see actions.
+
+    Of a dimension that the base never uses, the half range is 1: an operator may move it, and a
+    thousandth would make 200 of two tenths.
+
+    Args:
+        layout: tells the range.
+        kind: type of the numbers.
+
+    Returns:
+        Repeated k times, shape (k * m,) each.
+    """
+    low, high = np.tile(
+        np.array([layout.action_min, layout.action_max], dtype=kind), layout.decision_steps
+    )
+    span = np.tile(np.subtract(layout.action_max, layout.action_min), layout.decision_steps)
+    # The floor keeps the input finite where the base moves a little.
+    half = np.maximum((high - low) / kind(2.0), kind(1e-3))
+    return (low + high) / kind(2.0), np.where(span < UNUSED_RANGE, kind(1.0), half)
 
 
 def check_sizes(network: str, sizes: tuple[int, ...]) -> None:
@@ -150,20 +175,18 @@ class ActorArchitecture(NetworkArchitecture):
     @cached_property
     def action_center(self) -> Float32:
         """Centre of the base policy's trained actions, repeated k times, shape (k * m,)."""
-        low, high = self._action_range
-        return self._repeated((low + high) / np.float32(2.0))
+        return _fixed(trained_range(self.layout)[0])
 
     @cached_property
     def action_half_range(self) -> Float32:
         """Half range of the base policy's trained actions, repeated k times, shape (k * m,)."""
-        low, high = self._action_range
-        # A dimension that the base never uses is constant; the floor keeps its input finite.
-        return self._repeated(np.maximum((high - low) / np.float32(2.0), np.float32(1e-3)))
+        return _fixed(trained_range(self.layout)[1])
 
     @cached_property
     def residual_bound(self) -> Float32:
         """Largest residual, repeated k times, shape (k * m,)."""
-        return self._repeated(np.array(self.layout.residual_bound, dtype=np.float32))
+        bound = np.array(self.layout.residual_bound, dtype=np.float32)
+        return _fixed(np.tile(bound, self.layout.decision_steps))
 
     @cached_property
     def active(self) -> Float32:
@@ -172,13 +195,6 @@ class ActorArchitecture(NetworkArchitecture):
         An output without effect must not count in the entropy.
         """
         return _fixed((self.residual_bound[: self.outputs] > 0.0).astype(np.float32))
-
-    @property
-    def _action_range(self) -> Float32:
-        return np.array([self.layout.action_min, self.layout.action_max], dtype=np.float32)
-
-    def _repeated(self, values: Float32) -> Float32:
-        return _fixed(np.tile(values, self.layout.decision_steps))
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name and shape of every tensor of an actor."""

@@ -23,6 +23,7 @@ from residual_rl_ros.residual_policy.architecture import (
     MAX_HIDDEN_LAYERS,
     OBSERVATION_CLIP,
     Float32,
+    trained_range,
 )
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
@@ -92,12 +93,7 @@ class DynamicsModel:
         self, sizes: ModelSizes, layout: TransitionLayout, tensors: Mapping[str, Float32]
     ) -> None:
         self.density = sizes.density
-        limits = np.array([layout.action_min, layout.action_max], dtype=np.float32)
-        low, high = np.tile(limits, layout.decision_steps)
-        self.center = (low + high) / np.float32(2.0)
-        """Centre of the trained actions of a decision, shape (k * m,)."""
-        self.half_range = np.maximum((high - low) / np.float32(2.0), np.float32(1e-3))
-        """Half of their range, shape (k * m,)."""
+        self.center, self.half_range = trained_range(layout)
         self._mean, self._std, self._change_mean, self._change_std = (
             tensors[f'{name}.{part}']
             for name in ('normalizer', 'change')

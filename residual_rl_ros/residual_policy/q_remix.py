@@ -23,6 +23,7 @@ from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     CriticArchitecture,
     Float32,
+    trained_range,
 )
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, NumpyCritics
 from residual_rl_ros.residual_policy.numpy_actor import Array
@@ -112,13 +113,8 @@ class QRemixPolicy(RobotPolicy):
         super().__init__(architecture, tensors)
         self._critics = NumpyCritics(architecture.critic, tensors)
         layout = architecture.layout
-        low, high, bound = (
-            np.tile(values, layout.decision_steps)
-            for values in (layout.action_min, layout.action_max, layout.residual_bound)
-        )
-        self._center = (low + high) / 2.0
-        self._half_range = np.maximum((high - low) / 2.0, 1e-3)
-        self._bound = bound
+        self._center, self._half_range = trained_range(layout, np.float64)
+        self._bound = np.tile(layout.residual_bound, layout.decision_steps)
 
     def decide(
         self,

@@ -12,6 +12,7 @@ from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     CriticArchitecture,
     Float32,
+    trained_range,
 )
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC
 from residual_rl_ros.residual_policy.perceptron import (
@@ -58,8 +59,9 @@ class ProposalCritics(nn.Module):
                 f'residual_bound is {list(layout.residual_bound)}, less than the range of the '
                 "base's actions: its proposals are that far apart; set residual_scale to 2"
             )
-        self.register_buffer('center', (low + high) / 2.0, persistent=False)
-        self.register_buffer('half_range', ((high - low) / 2.0).clamp_min(1e-3), persistent=False)
+        center, half_range = map(torch.tensor, trained_range(layout))
+        self.register_buffer('center', center, persistent=False)
+        self.register_buffer('half_range', half_range, persistent=False)
         inputs = layout.observation_size + layout.decision_size
         self.normalizer = Normalizer(layout.observation_size)
         self.critic = Critic(heads, inputs, hidden_sizes, 'layer')

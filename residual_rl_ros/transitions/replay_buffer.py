@@ -280,22 +280,49 @@ class ReplayBuffer:
             first,
         )
 
-    def returns(self, gamma: float, offset: float) -> npt.NDArray[np.float32]:
-        """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
+    def lowest_value(self, gamma: float, offset: float) -> float:
+        """Return what no state is worth less than: the lowest reward of all, for ever.
 
-        Where the end is not known (a truncation, a gap, the newest rows), it is a lower bound: from
-        there on the lowest reward of all, for ever, if that is negative. So an episode that is
-        negative throughout is worth r / (1 - gamma), as in WSRL (arXiv 2412.07762). Minus infinity
-        where no reward is negative, or nothing is discounted: there nothing bounds it.
+        So an episode that is negative throughout is worth r / (1 - gamma), as in WSRL (arXiv
+        2412.07762). Minus infinity where no reward is negative, or nothing is discounted: there
+        nothing bounds it.
 
         Args:
             gamma: discount per decision.
             offset: added to a reward.
         """
+        lowest = float((self._rewards + offset).min(initial=0.0))
+        return lowest / (1.0 - gamma) if lowest < 0.0 and gamma < 1.0 else -np.inf
+
+    def failure_value(self, gamma: float, offset: float) -> float:
+        """Return what never succeeding is worth, offset / (1 - gamma).
+
+        NaN where it is not known: with rewards other than 0 and 1, of which none says what comes
+        after the last, and without a discount.
+
+        Args:
+            gamma: discount per decision.
+            offset: added to a reward.
+        """
+        sparse = bool(np.isin(self._rewards, (0.0, 1.0)).all())
+        return float(np.float32(offset)) / (1.0 - gamma) if sparse and gamma < 1.0 else np.nan
+
+    @property
+    def _rewards(self) -> npt.NDArray[np.float32]:
         n, km = self._splits[:2]
-        rewards = self._table[: self._size, n + 2 * km] + offset
-        lowest = float(rewards.min(initial=0.0))
-        unknown = lowest / (1.0 - gamma) if lowest < 0.0 and gamma < 1.0 else -np.inf
+        return self._table[: self._size, n + 2 * km]
+
+    def returns(self, gamma: float, offset: float, rest: float) -> npt.NDArray[np.float32]:
+        """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
+
+        Args:
+            gamma: discount per decision.
+            offset: added to a reward.
+            rest: what is worth what comes after a row whose episode goes on unseen (a truncation, a
+                gap, the newest rows): `lowest_value`, `failure_value`, or NaN.
+        """
+        n, km = self._splits[:2]
+        rewards = self._rewards + offset
         goes_on = self._table[:, n + 2 * km + 1]
         result = np.full(self._size, -np.inf, dtype=np.float32)
         newest = self.newest
@@ -305,8 +332,8 @@ class ReplayBuffer:
             if not goes_on[row]:
                 result[row] = rewards[row]
             else:
-                rest = unknown if following == NONE else result[following]
-                result[row] = rewards[row] + gamma * rest
+                after = rest if following == NONE else result[following]
+                result[row] = rewards[row] + gamma * after
         return result
 
     def keep_newest(self, count: int) -> None:

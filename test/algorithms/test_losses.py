@@ -24,10 +24,12 @@ def test_the_neutral_prior_is_the_mean_squared_advantage_summed_over_heads() -> 
     assert float(actor_critic.neutral_prior_loss(Q)) == pytest.approx((1 + 16) / 2 + (9 + 4) / 2)
 
 
-def test_the_actors_loss_is_the_cost_of_its_entropy_less_the_smaller_value() -> None:
+def test_the_actors_loss_is_the_cost_of_its_entropy_less_the_value() -> None:
     log_pi, alpha = torch.tensor([-1.0, 2.0]), torch.tensor(0.5)
     mean = ((-0.5 - 1.0) + (1.0 - 2.0)) / 2
     assert float(sac.actor_loss(Q, log_pi, alpha)) == pytest.approx(mean)
+    mean = ((-0.5 - 2.0) + (1.0 - 3.0)) / 2
+    assert float(sac.actor_loss(Q, log_pi, alpha, 'mean')) == pytest.approx(mean)
 
 
 @pytest.mark.parametrize(('target', 'gradient'), [(-2.0, 2.5), (3.0, -2.5)])

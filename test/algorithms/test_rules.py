@@ -23,8 +23,11 @@ from builders import (
 )
 from torch import Tensor
 
+from residual_rl_ros.algorithms import actor_critic, sac
+from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.cal_ql import CalQl
 from residual_rl_ros.algorithms.training_state import effective_rank
+from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
@@ -99,19 +102,14 @@ def test_the_gradient_of_the_actor_is_limited(preset: str) -> None:
 
 
 def test_the_length_of_episodes_decides_horizon_and_price_and_is_kept() -> None:
-    scales = {'discount_episodes': 1.0, 'failure_cost': 20.0, 'n_step_share': 0.5}
+    scales = {'discount_episodes': 1.0, 'failure_cost': 20.0}
     rule = make_rule('best_of_n', n_step=2, batch_size=8, **scales)
     fill(rule, random_transitions(LAYOUT, 140, episode_decisions=14))
     rule.prepare(lambda: None)
     decided = rule.config
     assert decided.gamma == pytest.approx(1.0 - 1.0 / 14.0)
     assert decided.reward_offset == pytest.approx(-20.0 / 14.0)
-    assert decided.n_step == 7
-    assert rule.derived() == {
-        'gamma': decided.gamma,
-        'reward_offset': decided.reward_offset,
-        'n_step': 7,
-    }
+    assert rule.derived() == {'gamma': decided.gamma, 'reward_offset': decided.reward_offset}
     other = make_rule('best_of_n', n_step=2, batch_size=8, **scales)
     other.load_state_dict(rule.state_dict())
     assert other.config == other.memory.config == decided
@@ -171,6 +169,64 @@ def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
     u = rule.robot_policy().decide(t.observation, t.base_action, None)
     np.testing.assert_allclose(u, [0.2, 0.4, 0.2, 0.4], atol=0.05)
     assert rule.updates_due(1000) == 0
+    # Its critics were never trained, and it says nothing of them.
+    assert set(rule.diagnose()) == {
+        *('residual_magnitude', 'residual_saturation'),
+        *('normalizer_transitions', 'demonstrations'),
+    }
+
+
+@pytest.mark.parametrize(
+    ('preset', 'key'),
+    [
+        ('wsrl', 'anchor_updates'),
+        ('supervised', 'anchor_updates'),
+        ('supervised', 'critic_only_updates'),
+    ],
+)
+def test_updates_that_a_rule_would_not_take_are_refused(preset: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=f'{key} is 3, expected 0'):
+        load_preset(preset, {key: 3})
+
+
+@pytest.mark.parametrize(
+    ('preset', 'updates'), [('best_of_n', 'critic_only_updates'), ('wsrl', 'offline_updates')]
+)
+def test_updates_on_the_warm_up_are_no_experience_of_the_robot(preset: str, updates: str) -> None:
+    changes = {updates: 7, 'entropy_in_target': False, 'utd': 2.0}
+    rule = make_rule(preset, anchor_updates=0 if preset == 'wsrl' else 5, **changes)
+    fill(rule, stream(40))
+    rule.prepare(lambda: None)
+    assert rule.online_updates == 0
+    fill(rule, stream(10))
+    for _ in range(3):
+        rule.update()
+    assert rule.online_updates == 3
+    other = make_rule(preset, anchor_updates=0 if preset == 'wsrl' else 5, **changes)
+    other.load_state_dict(rule.state_dict())  # Which has no more tensors than it had before.
+    assert other.online_updates == 3
+
+
+def test_rlpd_maximises_the_mean_of_its_critics(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(sac, 'actor_loss', lambda q, *rest: seen.append(rest[2:]) or q.mean())
+    for preset in ('best_of_n', 'rlpd'):
+        filled_rule(preset, actor_interval=1).update()
+    assert seen == [('minimum',), ('mean',)]
+    rule = load_preset('rlpd').rule
+    assert not rule.entropy_in_target
+    assert rule.target_entropy_per_dimension == -0.5
+
+
+def test_an_action_that_the_base_never_moves_is_seen_in_command_units() -> None:
+    layout = make_layout(action_min=(-1.0, 0.3), action_max=(1.0, 0.3), residual_bound=(0.1, 0.0))
+    rule = make_rule('best_of_n', layout)
+    base, executed = torch.tensor([[0.0, 0.3] * 2]), torch.tensor([[0.05, 0.5] * 2])  # An operator.
+    seen = rule.critic_action(base, executed)[0]
+    torch.testing.assert_close(seen, torch.tensor([0.05, 0.2] * 2 + [0.5, 0.0] * 2))
+    # The robot sees the same.
+    known = rule.robot_policy()._actor.normalize(np.zeros(3), executed[0].numpy())
+    np.testing.assert_allclose(known[3:], seen[:4], rtol=1e-6)
 
 
 @pytest.mark.parametrize('preset', ['best_of_n', 'resfit'])
@@ -330,7 +386,7 @@ def test_cal_ql_pushes_sampled_actions_down_but_not_below_the_known_return() -> 
         rule = make_rule('wsrl', cql_weight=5.0, critic_learning_rate=3e-3)
         assert isinstance(rule, CalQl)
         fill(rule, stream(change=lambda i, t: replace(t, terminated=True, reward=0.0)))
-        known = rule.memory.returns(-1.0).numpy()
+        known = rule.memory.lower_bounds(-1.0).numpy()
         assert (known == -1.0).all()
         returns = torch.from_numpy(known if calibrated else np.full_like(known, -np.inf))
         for _ in range(150):
@@ -356,9 +412,9 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
         replay.add(make_transition(LAYOUT, step=k * step, reward=reward, terminated=ends))
     replay.add(make_transition(LAYOUT, episode=9, step=0, reward=8.0, truncated=True))
     replay.add(make_transition(LAYOUT, episode=10, step=0, reward=8.0))
-    found = replay.returns(gamma=0.5, offset=-1.0)
+    found = replay.returns(0.5, -1.0, rest=np.nan)
     assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
-    assert np.isneginf(found[3:]).all()
+    assert np.isnan(found[3:]).all()
 
 
 def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever() -> None:
@@ -368,9 +424,71 @@ def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever()
         add = {'step': LAYOUT.decision_steps * step, 'reward': 0.0, 'truncated': last}
         replay.add(make_transition(LAYOUT, **add))
     replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0, terminated=True))
-    found = replay.returns(gamma=0.75, offset=-1.0)
+    assert replay.lowest_value(0.75, -1.0) == replay.failure_value(0.75, -1.0) == -4.0
+    found = replay.returns(0.75, -1.0, rest=-4.0)
     np.testing.assert_allclose(found, [-4.0, -4.0, -4.0, -4.0, -1.0], rtol=1e-6)
-    assert np.isneginf(replay.returns(gamma=1.0, offset=-1.0)[:4]).all()
+    assert np.isneginf(replay.lowest_value(1.0, -1.0))
+    assert np.isnan(replay.failure_value(1.0, -1.0))
+
+
+@pytest.mark.parametrize(('rewards', 'bound'), [((5.0, 4.0), -math.inf), ((-0.1, -50.0), -200.0)])
+def test_what_comes_after_a_dense_reward_has_at_most_a_lower_bound(
+    rewards: tuple[float, float], bound: float
+) -> None:
+    replay = ReplayBuffer(LAYOUT, 10)
+    for episode, reward in enumerate(rewards):
+        last = {'terminated': episode == 0, 'truncated': episode == 1}
+        replay.add(make_transition(LAYOUT, episode=episode, step=0, reward=reward, **last))
+    assert replay.lowest_value(0.75, 0.0) == bound
+    assert np.isnan(replay.failure_value(0.75, 0.0))
+
+
+DENSE: dict[str, Callable[[int], float]] = {
+    'never negative': lambda i: 5.0 + i % 3,
+    'rarely very negative': lambda i: -50.0 if i % 40 == 0 else -0.1,
+}
+
+
+@pytest.mark.parametrize('reward', DENSE.values(), ids=DENSE)
+def test_the_anchor_regresses_on_no_return_that_is_not_known(
+    reward: Callable[[int], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = []
+
+    def watched(q: Tensor, y: Tensor) -> Tensor:
+        targets.append(y)
+        return critic_loss(q, y)
+
+    monkeypatch.setattr(actor_critic, 'critic_loss', watched)
+    rule = make_rule('self_scaling', anchor_updates=4, batch_size=64)
+    fill(rule, stream(140, lambda i, t: replace(t, reward=reward(i))))  # Half of them are cut off.
+    metrics = rule.prepare(lambda: None)
+    assert all(math.isfinite(float(value)) for value in metrics.values())
+    config = rule.config
+    summed = (1.0 - config.gamma**7) / (1.0 - config.gamma)
+    rewards = [reward(i) + config.reward_offset for i in range(140)]
+    assert min(0.0, summed * min(rewards)) < float(torch.stack(targets).min())
+    assert float(torch.stack(targets).max()) < max(0.0, summed * max(rewards))
+    assert rule.remark == ''
+
+
+def test_an_anchor_without_a_known_return_says_so_and_leaves_the_critics() -> None:
+    rule = make_rule('self_scaling', anchor_updates=5)
+    fill(rule, stream(70, lambda i, t: replace(t, reward=5.0, terminated=False)))
+    before = parameters(rule.critic)
+    assert rule.prepare(lambda: None) == {}
+    assert torch.equal(parameters(rule.critic), before)
+    assert 'anchor_updates is 5, but all 70 decisions' in rule.remark
+
+
+def test_the_anchor_of_sparse_rewards_takes_a_cut_off_for_never_succeeding() -> None:
+    rule = make_rule('self_scaling')
+    fill(rule, stream(140))
+    rule.fit()
+    offset = rule.config.reward_offset
+    found = rule.memory.known_returns(offset)
+    assert torch.equal(found, rule.memory.lower_bounds(offset))
+    assert float(found.min()) == pytest.approx(-rule.config.failure_cost)
 
 
 @pytest.mark.parametrize('heads', [2, 4])

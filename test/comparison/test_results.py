@@ -59,9 +59,9 @@ def test_what_is_not_reached_is_said_and_counts_in_ratio_and_interval() -> None:
     fast, slow, never = (
         [run(0.5, *rates) for rates in three]
         for three in (
-            [(0.9, 1.0, 1.0), (0.9, 1.0, 1.0)],
-            [(0.6, 0.8, 1.0), (0.6, 0.8, 1.0)],
-            [(0.5, 0.6, 0.6), (0.5, 0.6, 0.7)],
+            [(0.9, 1.0, 1.0)] * 3,
+            [(0.6, 0.8, 1.0)] * 3,
+            [(0.5, 0.6, 0.6), (0.5, 0.6, 0.7), (0.5, 0.6, 0.7)],
         )
     )
     results = {('peg', 'fast'): fast, ('peg', 'slow'): slow, ('peg', 'never'): never}
@@ -76,15 +76,23 @@ def test_what_is_not_reached_is_said_and_counts_in_ratio_and_interval() -> None:
     assert entry(unknown, 'too')['ratio_to_first'] is None
 
 
-def test_a_single_seed_has_figures_and_no_interval() -> None:
-    found = entry(summarise({('peg', 'a'): [run(0.5, 1.0)]}, Judgement(), ()), 'a')
+@pytest.mark.parametrize('seeds', [1, 2])
+def test_two_seeds_have_figures_and_no_interval(seeds: int) -> None:
+    found = entry(summarise({('peg', 'a'): [run(0.5, 1.0)] * seeds}, Judgement(), ()), 'a')
     assert found['gain'] == {'point': 0.5, 'low': None, 'high': None}
     assert found['curve']['low'] is None
 
 
+def test_the_interval_of_a_success_stays_within_0_and_1() -> None:
+    runs = [run(0.1, rate) for rate in (0.5, 1.0, 1.0)]
+    found = entry(summarise({('peg', 'a'): runs}, Judgement(), ()), 'a')
+    assert found['final']['high'] == max(found['curve']['high']) == 1.0
+    assert found['base']['low'] >= 0.0
+
+
 def test_development_tasks_and_returns_are_not_counted_over_all_tasks() -> None:
-    runs = [run(0.5, 0.7, 0.9, 1.0)] * 2
-    returns = [run(0.5, 0.7, measure='return')] * 2
+    runs = [run(0.5, 0.7, 0.9, 1.0)] * 3
+    returns = [run(0.5, 0.7, measure='return')] * 3
     results = {('own', 'a'): runs, ('foreign', 'a'): runs, ('dense', 'a'): returns}
     report = summarise(results, Judgement(), ['own'])
     assert report['over_all_tasks']['methods']['a'] == pytest.approx(
@@ -96,7 +104,7 @@ def test_development_tasks_and_returns_are_not_counted_over_all_tasks() -> None:
     text = to_markdown(report)
     assert '## own (development)' in text
     gained = text[text.index('## dense') :].splitlines()[4]
-    assert gained.startswith('| a | 2 | 0.5 [')
+    assert gained.startswith('| a | 3 | 0.5 [')
     assert '| +0.2 [' in gained
 
 
@@ -104,8 +112,8 @@ def test_returns_with_an_add_on_stand_beside_success_and_are_missing_without_one
     scenes = np.linspace(0.0, 1.0, 10)
     returns = np.array([[scenes, scenes - 2.0], [scenes + 0.25, scenes - 1.0]])
     results = {
-        ('peg', 'with'): [run(0.5, 0.9, returns=returns)] * 2,
-        ('peg', 'without'): [run(0.5, 0.9)] * 2,
+        ('peg', 'with'): [run(0.5, 0.9, returns=returns)] * 3,
+        ('peg', 'without'): [run(0.5, 0.9)] * 3,
     }
     report = summarise(results, Judgement(), ())
     apart = entry(report, 'with')['returns']

@@ -87,7 +87,9 @@ def test_the_paired_t_test_is_scipys(before: list[float], shift: float) -> None:
 
 def test_pairs_that_all_differ_alike_have_a_p_value() -> None:
     assert paired_t([1.0, 2.0], [1.0, 2.0]) == (Mean(0.0, 2, 0.0, 0.0), 1.0)
-    assert paired_t([1.0, 2.0], [2.0, 3.0]) == (Mean(1.0, 2, 1.0, 1.0), 0.0)
+    # The least that t knows of is a spread; rounding is none.
+    assert paired_t([1.0, 2.0], [2.0, 3.0]) == (Mean(1.0, 2, 1.0, 1.0), None)
+    assert paired_t([0.1, 0.2, 0.7], [0.4, 0.5, 1.0])[1] is None
     assert paired_t([1.0], [2.0])[1] is None
 
 
@@ -259,28 +261,31 @@ def test_the_hierarchical_bootstrap_spreads_as_seeds_and_scenes_do() -> None:
     # Seeds that differ and scenes that do not: the standard error is that of the seeds.
     of_seeds = generator.normal(size=(8, 1, 1)) * np.ones((8, 3, 20))
     spread = hierarchical_means(of_seeds, rng(), 2000).std(0)
-    np.testing.assert_allclose(spread, of_seeds[:, 0, 0].std() / 8**0.5, rtol=0.1)
+    few = (8 / 7) ** 0.5 * 2.3646 / 1.96  # Student's t of 8 seeds.
+    np.testing.assert_allclose(spread, few * of_seeds[:, 0, 0].std() / 8**0.5, rtol=0.1)
     # Scenes that differ alike in every seed: that of all scenes together.
     of_scenes = np.tile(np.arange(2.0).repeat(10), (8, 3, 1))
     spread = hierarchical_means(of_scenes, rng(), 2000).std(0)
-    np.testing.assert_allclose(spread, 0.5 / 160**0.5, rtol=0.1)
+    np.testing.assert_allclose(spread, few * 0.5 / 160**0.5, rtol=0.1)
     # A scene brings its whole curve along: what it adds to one point it adds to all.
     drawn = hierarchical_means(of_scenes, rng(), 50)
     np.testing.assert_allclose(drawn[:, 0], drawn[:, 2])
-    assert hierarchical_means(of_seeds[:1], rng()).shape == (0, 3)
+    assert hierarchical_means(of_seeds[:2], rng()).shape == (0, 3)
 
 
-def test_the_hierarchical_interval_covers_the_truth_as_often_as_it_says() -> None:
-    generator, covered, worlds = rng(7), 0, 100
+@pytest.mark.parametrize('seeds', [3, 5, 10])
+def test_the_hierarchical_interval_covers_the_truth_as_often_as_it_says(seeds: int) -> None:
+    generator, covered, worlds = rng(7), 0, 200
     for _ in range(worlds):
-        rates = generator.beta(8.0, 4.0, size=(10, 1))  # A mean of two thirds; each seed its own.
-        outcomes = (generator.random((10, 40)) < rates).astype(np.float64)[:, None]
+        rates = generator.beta(8.0, 4.0, size=(seeds, 1))  # Each seed its own.
+        outcomes = (generator.random((seeds, 40)) < rates).astype(np.float64)[:, None]
         estimate = Estimate.of(0.0, hierarchical_means(outcomes, generator, 300)[:, 0])
         assert estimate.low is not None
         assert estimate.high is not None
         covered += estimate.low <= 2 / 3 <= estimate.high
-    # 95 % are promised, of which a bootstrap of ten seeds keeps a little less.
-    assert 0.88 <= covered / worlds <= 0.99
+    # 95 % are promised, of which one deviation is 1.5 points here. Three seeds err to the wide
+    # side: there the ends of the bootstrap are about the lowest and the highest seed.
+    assert 0.92 <= covered / worlds <= (0.995 if seeds == 3 else 0.99)
 
 
 def test_what_is_never_reached_counts_in_an_interval() -> None:

@@ -134,6 +134,26 @@ def test_a_learner_that_diverges_at_once_publishes_and_saves_what_is_finite(
     load_checkpoint(folder.latest)
 
 
+def test_a_divergence_before_the_residual_acts_keeps_what_was_fitted_to_the_warm_up() -> None:
+    learner, warnings = make_learner(preset='resfit', critic_learning_rate=1e30)
+    feed(learner, 0, 10)
+    assert learner.updates.finite.recoveries == 1
+    assert warnings[0].startswith('after 7 updates on the warm-up critic.')
+    observations = learner.rule.memory.observations()
+    torch.testing.assert_close(learner.rule.actor.normalizer.mean, observations.mean(0))
+    torch.testing.assert_close(learner.rule.mean_actor.normalizer.std, observations.std(0))
+    assert float(learner.rule.state_dict()['episode_decisions']) > 0.0
+
+
+def test_a_learner_without_an_anchor_says_so_once() -> None:
+    learner, warnings = make_learner(
+        preset='self_scaling', warmup_transitions=10, warmup_episodes=0, anchor_updates=5
+    )
+    for transition in STREAM[:40]:
+        learner.ingest(replace(transition, reward=5.0, terminated=False))
+    assert [text for text in warnings if 'anchor_updates is 5' in text] == warnings[:1]
+
+
 def test_a_rollback_returns_to_finite_networks_only() -> None:
     learner, _ = make_learner()
     feed(learner, 0, 12)

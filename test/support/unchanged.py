@@ -45,9 +45,12 @@ RUNS: dict[str, tuple[str, str, int, dict[str, float]]] = {
     ),
     'short_policy_decorator': (
         *('peg_insert', 'policy_decorator', 1200),
-        {**SMALL, 'initial_alpha': 1.0},
+        {**SMALL, 'initial_alpha': 1.0, 'hold_residual': True},
     ),
-    'short_plain': ('peg_insert', 'sac_residual_plain', 1200, SMALL),
+    'short_plain': (
+        *('peg_insert', 'sac_residual_plain', 1200),
+        {**SMALL, 'refit_normalizer': False},
+    ),
 }
 """Task, preset, control steps and numbers of each run; the two long ones train as shipped."""
 FILES = {
