@@ -237,6 +237,12 @@ class _Training:
             summary |= pair.summary()
             for line in (f'base            {before}', f'base + residual {after}', str(pair)):
                 say(self._console, line)
+            if after.main.value < before.main.value:
+                say(
+                    self._console,
+                    'base + residual did worse than the base: do not deploy it; train for longer, '
+                    'or with a smaller residual_scale',
+                )
             summary['scenes'] = final_scenes(seeds.start, base, final, measure)
         return summary
 

@@ -13,10 +13,11 @@ from rich.console import Console
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, OutputError, ResidualRLError
+from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.training.curve import PROGRESS
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.train import run_training
+from residual_rl_ros.training.train import _Training, run_training
 
 
 def options(out: Path) -> TrainOptions:
@@ -33,6 +34,22 @@ def test_evaluations_that_cannot_be_written_are_said_and_kept_in_the_summary(
     assert f'{PROGRESS}' in said.getvalue()
     assert 'cannot be written: Is a directory' in said.getvalue()
     assert len(summary['evaluations']['points']) >= 2
+
+
+def test_a_residual_that_did_worse_than_the_base_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def play(
+        training: object, seeds: range, message: bytes | None, what: str = ''
+    ) -> list[Episode]:
+        return [Episode(seed, message is None or seed % 2 == 0, 10, 1.0) for seed in seeds]
+
+    monkeypatch.setattr(_Training, '_play', play)
+    said = io.StringIO()
+    run = replace(options(tmp_path), paired_seeds=4)
+    run_training(run, Console(file=said, width=1000))
+    for part in ('base            100% [51%', '2 broken', 'did worse than the base: do not deploy'):
+        assert part in said.getvalue()
 
 
 def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -> None:
