@@ -37,6 +37,7 @@ from std_msgs.msg import Float64, Float64MultiArray
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop, RealTimeRules
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -103,12 +104,9 @@ class Bench(ManagedNode):
         actor = make_actor((256, 256)).to_numpy()
         self._controller.mailbox.submit(encode_weights(actor, WeightsHeader(1, 0, Exploration())))
         self._controller.queue.warm_up()
+        assembler = ObservationAssembler(self._robots[0].channels)
         self._loop = RealTimeLoop(
-            self._controller,
-            ObservationAssembler(self._robots[0].channels),
-            BlendRamp(0.0),
-            self,
-            time.perf_counter,
+            LoopParts(self._controller, assembler, BlendRamp(0.0), self),
             1.0 / RATE_HZ,
             RealTimeRules(auto_start=True, hold_limit_s=1.0),
         )

@@ -7,41 +7,29 @@ An episode begins when it is wanted, robot and scene are prepared, and its first
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import HoldWatch, Obstacles, RealTimeRules, StartGate
-from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.policy_loop import Array, LoopParts, PolicyLoop
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import BasePolicyError, UnsafeCommandError
-from residual_rl_ros.robot.observation import ObservationAssembler
 
 
 class BetweenEpisodes(PolicyLoop):
     """Moves a robot that no policy moves, and lets episodes begin.
 
     Args:
-        controller, assembler, blend, callbacks, clock: see `PolicyLoop`.
+        parts: what it is put together from.
         rules: what may change while the robot runs.
         preparation: what is done between episodes; None: nothing.
     """
 
     def __init__(
-        self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        callbacks: LoopCallbacks,
-        clock: Callable[[], float],
-        rules: RealTimeRules,
-        preparation: Preparation | None = None,
+        self, parts: LoopParts, rules: RealTimeRules, preparation: Preparation | None = None
     ) -> None:
-        super().__init__(controller, assembler, blend, callbacks, clock)
+        super().__init__(parts)
         self.rules = rules
         self.preparation = preparation or Preparation()
         """What is done between episodes."""
-        self.obstacles = Obstacles(controller.limiter)
+        self.obstacles = Obstacles(self.controller.limiter)
         """Why the robot must not move."""
         self._gate, self._holding = StartGate(), HoldWatch()
         self._guided = False  # By an operator or on the way home.

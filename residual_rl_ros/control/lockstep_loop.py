@@ -4,17 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
-from residual_rl_ros.control.policy_loop import Array, LoopCallbacks, PolicyLoop
+from residual_rl_ros.control.policy_loop import Array, LoopParts, PolicyLoop
 from residual_rl_ros.robot.image_preprocessing import RgbImage
-from residual_rl_ros.robot.observation import ObservationAssembler
 
 RESTART_SILENCE_S = 1.0
 """A simulator that waits repeats its stamp twice as often; one that starts takes longer [s]."""
@@ -24,21 +20,13 @@ class LockstepLoop(PolicyLoop):
     """Answers a simulator that waits.
 
     Args:
-        controller, assembler, blend, callbacks, clock: see `PolicyLoop`.
+        parts: what it is put together from.
         actor_timeout_s: after this wait for an actor without any sign of a learner the run goes on
             with the one at hand [s].
     """
 
-    def __init__(
-        self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        callbacks: LoopCallbacks,
-        clock: Callable[[], float],
-        actor_timeout_s: float,
-    ) -> None:
-        super().__init__(controller, assembler, blend, callbacks, clock)
+    def __init__(self, parts: LoopParts, actor_timeout_s: float) -> None:
+        super().__init__(parts)
         self._actor_timeout_s = actor_timeout_s
         self._answered = -np.inf
         self._answering = -np.inf

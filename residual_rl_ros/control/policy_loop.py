@@ -9,9 +9,11 @@ simulator, `RealTimeLoop` runs at the control rate whatever arrives.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -64,27 +66,32 @@ class LoopCallbacks(Protocol):
         """Say that the robot cannot go on, and call `deactivate`."""
 
 
+@dataclass(frozen=True)
+class LoopParts:
+    """What every loop is put together from."""
+
+    controller: ResidualController
+    """Composes commands and accounts for transitions."""
+    assembler: ObservationAssembler
+    """Newest value of every channel."""
+    blend: BlendRamp
+    """Fades the residual in after activation, a takeover and a rollback."""
+    callbacks: LoopCallbacks
+    """Where commands, transitions and warnings go."""
+    clock: Callable[[], float] = time.perf_counter
+    """Monotonic time, for durations [s]."""
+
+
 class PolicyLoop(ABC):
     """What both loops share.
 
     Args:
-        controller: composes commands and accounts for transitions.
-        assembler: newest value of every channel.
-        blend: fades the residual in after activation, a takeover and a rollback.
-        callbacks: where commands, transitions and warnings go.
-        clock: monotonic time, for durations [s].
+        parts: what it is put together from.
     """
 
-    def __init__(
-        self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        callbacks: LoopCallbacks,
-        clock: Callable[[], float],
-    ) -> None:
-        self.controller = controller
-        self.assembler = assembler
+    def __init__(self, parts: LoopParts) -> None:
+        self.controller = parts.controller
+        self.assembler = parts.assembler
         self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         """What happened, for diagnostics."""
         self.episode = -1
@@ -94,9 +101,7 @@ class PolicyLoop(ABC):
         self.held = False
         """An operator's hold; above everything else."""
         self._stopping = False
-        self._blend = blend
-        self._callbacks = callbacks
-        self._clock = clock
+        self._blend, self._callbacks, self._clock = parts.blend, parts.callbacks, parts.clock
         self._feedback = PendingFeedback()
         self._takeover: Array | None = None
         self._takeover_active = False

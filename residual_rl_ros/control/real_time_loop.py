@@ -11,16 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from residual_rl_ros.control.between_episodes import BetweenEpisodes
-from residual_rl_ros.control.composition import BlendRamp
-from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import END_EPISODE, PendingFeedback, StepFeedback, StepOutcome
 from residual_rl_ros.control.gates import OperatorWatch, Pace, RealTimeRules
-from residual_rl_ros.control.policy_loop import Array, LoopCallbacks
+from residual_rl_ros.control.policy_loop import Array, LoopParts
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
-from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.transition import Transition
 
 STAGES = ('account', 'command', 'reaction', 'tick')
@@ -37,7 +34,7 @@ class RealTimeLoop(BetweenEpisodes):
     """Runs at the control rate.
 
     Args:
-        controller, assembler, blend, callbacks, clock: see `PolicyLoop`.
+        parts: what it is put together from.
         period_s: time between two ticks [s].
         rules: what may change while the robot runs.
         sleep: lets time pass [s].
@@ -47,18 +44,15 @@ class RealTimeLoop(BetweenEpisodes):
 
     def __init__(
         self,
-        controller: ResidualController,
-        assembler: ObservationAssembler,
-        blend: BlendRamp,
-        callbacks: LoopCallbacks,
-        clock: Callable[[], float],
+        parts: LoopParts,
         period_s: float,
         rules: RealTimeRules,
         sleep: Callable[[float], None] = time.sleep,
         preparation: Preparation | None = None,
         stop_s: float = STOP_LIMIT_S,
     ) -> None:
-        super().__init__(controller, assembler, blend, callbacks, clock, rules, preparation)
+        super().__init__(parts, rules, preparation)
+        controller = self.controller
         self.latencies = {
             **{stage: Latency() for stage in STAGES},
             'actor': controller.residual.latency,

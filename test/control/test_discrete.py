@@ -21,6 +21,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError
 from residual_rl_ros.residual_policy.robot_policy import Decider, Exploration, ExplorationSample
@@ -235,8 +236,9 @@ def test_an_episode_that_ends_in_a_hold_has_a_transition_without_a_known_density
 def test_a_waiting_simulator_is_answered_with_one_action_for_each_stamp() -> None:
     config = ControllerConfig(1, (0.1,), scheduled_actor=False)
     said = Recorder()
-    parts = (ObservationAssembler(CHANNELS), BlendRamp(0.0), said, lambda: 0.0)
-    loop = LockstepLoop(config.build(Chooser(), ROBOT), *parts, 60.0)
+    controller, assembler = config.build(Chooser(), ROBOT), ObservationAssembler(CHANNELS)
+    parts = LoopParts(controller, assembler, BlendRamp(0.0), said, lambda: 0.0)
+    loop = LockstepLoop(parts, 60.0)
     said.loop = loop
     loop.activate()
     for step in range(1, 4):

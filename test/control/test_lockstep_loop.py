@@ -14,6 +14,7 @@ from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import RESTART_SILENCE_S, LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -34,7 +35,8 @@ def lockstep(scheduled: bool = False) -> tuple[LockstepLoop, Recorder, Clock]:
     config = ControllerConfig(1, (0.5,), lockstep=True, scheduled_actor=scheduled)
     controller = config.build(LinearPolicy(make_metadata()), ACTION)
     assembler = ObservationAssembler(CHANNELS)
-    loop = LockstepLoop(controller, assembler, BlendRamp(0.0), callbacks, clock, 60.0)
+    parts = LoopParts(controller, assembler, BlendRamp(0.0), callbacks, clock)
+    loop = LockstepLoop(parts, 60.0)
     callbacks.loop = loop
     return loop, callbacks, clock
 

@@ -22,6 +22,7 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.gates import RealTimeRules
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
@@ -176,12 +177,10 @@ class Day:
         self.said.send_command = self._on_command  # type: ignore[method-assign]
         self.said.send_transition = self._on_transition  # type: ignore[method-assign]
         self.said.fault = self._on_fault  # type: ignore[method-assign]
+        blend = BlendRamp(float(rng.choice([0.0, 0.3])))
+        assembler = ObservationAssembler(CHANNELS)
         self.loop = RealTimeLoop(
-            controller,
-            ObservationAssembler(CHANNELS),
-            BlendRamp(float(rng.choice([0.0, 0.3]))),
-            self.said,
-            lambda: 0.0,
+            LoopParts(controller, assembler, blend, self.said, lambda: 0.0),
             PERIOD,
             RealTimeRules(bool(rng.random() < 0.7), 0.5, float(rng.choice([0.0, 2.0]))),
             self.said.slept.append,

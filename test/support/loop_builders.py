@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from builders import LinearPolicy, make_action_spec, make_actor
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
-from residual_rl_ros.control.policy_loop import PolicyLoop
+from residual_rl_ros.control.policy_loop import LoopParts, PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
@@ -76,8 +75,8 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     blend = BlendRamp(changes.pop('ramp_s', 0.0))
     rules = RealTimeRules(**{'auto_start': True, 'hold_limit_s': 0.5, **changes})
     assembler = ObservationAssembler(CHANNELS)
-    parts = (controller, assembler, blend, callbacks, time.perf_counter)
-    loop = RealTimeLoop(*parts, PERIOD, rules, callbacks.slept.append)
+    parts = LoopParts(controller, assembler, blend, callbacks)
+    loop = RealTimeLoop(parts, PERIOD, rules, callbacks.slept.append)
     callbacks.loop = loop
     return loop, callbacks
 

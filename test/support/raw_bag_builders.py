@@ -27,6 +27,7 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import TAKEOVER, RobotConfig
@@ -133,14 +134,14 @@ class Live:
         policy = policy or LinearPolicy()
         topics = absolute(raw_topics(robot), lambda name: str(Path('/cell') / name))
         live = cls(Recorder(folder, topics, RecordOptions(), noted or {}, lambda: 0.0), [])
-        parts = (
+        parts = LoopParts(
             config.build(policy, robot.action),
             ObservationAssembler(robot.channels),
             BlendRamp(0.0),
             live,
             lambda: 0.0,
         )
-        live.loop = RealTimeLoop(*parts, PERIOD, RealTimeRules(True, 10.0))
+        live.loop = RealTimeLoop(parts, PERIOD, RealTimeRules(True, 10.0))
         live.loop.activate()
         sizes = policy.metadata.image_sizes
         live.readers = {
@@ -247,14 +248,14 @@ def record_lockstep(
     """Record a simulator that waits, with two successes; return robot and live transitions."""
     robot = RobotConfig.from_mapping(lockstep_description())
     live = Live.start(folder, noted=noted)
-    parts = (
+    parts = LoopParts(
         CONFIG.build(LinearPolicy(), robot.action),
         ObservationAssembler(robot.channels),
         BlendRamp(0.0),
         live,
         lambda: 0.0,
     )
-    loop = LockstepLoop(*parts, math.inf)
+    loop = LockstepLoop(parts, math.inf)
     loop.activate()
     rng = np.random.default_rng(0)
     for tick in range(40):

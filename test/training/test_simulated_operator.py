@@ -21,6 +21,7 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.pretraining.experts import EXPERTS
@@ -152,9 +153,8 @@ def test_his_transitions_are_those_of_the_loop_that_a_robot_has(
     played: list[Transition] = []
     callbacks = Recorder()
     blend, assembler = BlendRamp(0.0), ObservationAssembler(CHANNELS)
-    loop = LockstepLoop(
-        CONFIG.build(LinearPolicy(), SPEC), assembler, blend, callbacks, lambda: 0.0, 60.0
-    )
+    parts = LoopParts(CONFIG.build(LinearPolicy(), SPEC), assembler, blend, callbacks, lambda: 0.0)
+    loop = LockstepLoop(parts, 60.0)
     message = weights(loop, 1)
     controller.mailbox.submit(message)
     takeover = lambda: hand.get(next(steps))  # noqa: E731

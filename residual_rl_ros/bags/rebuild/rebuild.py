@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, ObservationError
 from residual_rl_ros.robot.command import CommandDecoder, CommandVector
@@ -117,12 +117,12 @@ class Rebuilder:
         self._made: deque[Transition] = deque()
         self._handled: RawMessage | None = None
         self._assembler = _Assembler(robot.channels)
-        parts = (self.controller, self._assembler, BlendRamp(0.0), self, time.perf_counter)
+        parts = LoopParts(self.controller, self._assembler, BlendRamp(0.0), self)
         self._loop: LockstepLoop | RealTimeLoop = (
-            LockstepLoop(*parts, math.inf)
+            LockstepLoop(parts, math.inf)
             if options.lockstep
             else RealTimeLoop(
-                *parts,
+                parts,
                 1.0 / robot.control_rate_hz,
                 RealTimeRules(True, math.inf, options.episode_limit_s),
             )

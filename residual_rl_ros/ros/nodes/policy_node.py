@@ -23,6 +23,7 @@ from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.control.step_watch import StepWatch
 from residual_rl_ros.control.trajectory import TrajectoryHorizon
@@ -125,18 +126,13 @@ class PolicyNode(ManagedNode):
 
     def _make_loop(self) -> LockstepLoop | RealTimeLoop:
         parameters = self.parameters
-        parts = (
-            self.controller,
-            ObservationAssembler(self.robot.channels),
-            self._blend,
-            self,
-            time.perf_counter,
-        )
+        assembler = ObservationAssembler(self.robot.channels)
+        parts = LoopParts(self.controller, assembler, self._blend, self)
         if parameters.lockstep:
-            return LockstepLoop(*parts, parameters.actor_timeout_s)
+            return LockstepLoop(parts, parameters.actor_timeout_s)
         rules = real_time_rules(parameters)
         loop = RealTimeLoop(
-            *parts,
+            parts,
             1.0 / self.robot.control_rate_hz,
             rules,
             self._outputs.pass_time,
