@@ -509,3 +509,15 @@ def test_the_effective_rank_counts_the_singular_values_that_matter() -> None:
     assert effective_rank(torch.diag(torch.tensor([1.0, 1.0, 1e-4]))) == 2.0
     for value in (math.nan, math.inf, 3e38):
         assert math.isnan(effective_rank(torch.full((4, 3), value)))
+
+
+@pytest.mark.parametrize(
+    ('gamma', 'said'),
+    [(0.5, 'have 7 decisions, and gamma 0.5 looks 2 ahead: preset self_scaling'), (0.8, '')],
+)
+def test_a_discount_that_is_too_short_for_the_episodes_is_said(gamma: float, said: str) -> None:
+    rule = make_rule('best_of_n', gamma=gamma)
+    fill(rule, stream(140))  # Episodes of 7 decisions.
+    rule.fit()
+    assert said in rule.remark
+    assert bool(said) is bool(rule.remark)
