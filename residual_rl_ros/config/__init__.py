@@ -9,7 +9,7 @@ from pathlib import Path
 
 from residual_rl_ros.resources import find_file
 
-DEFAULT_PRESET = 'best_of_n'
+DEFAULT_PRESET = 'self_scaling'
 
 
 def find_preset(name: str) -> Path:

@@ -14,6 +14,7 @@ from residual_rl_ros.base_policy.ensemble_queue import (
 from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
 from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
 from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
 from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
@@ -166,8 +167,8 @@ class LearnerParameters(NodeParameters):
     key_file: str = parameter('', KEY_FILE)
     preset: str = parameter(
         '',
-        'name of a file in config/presets/, or a path; empty is best_of_n, or to resume, the '
-        "checkpoint's numbers",
+        f'name of a file in config/presets/, or a path; empty is {DEFAULT_PRESET}, or to resume, '
+        "the checkpoint's numbers",
     )
     robots: tuple[str, ...] = parameter(
         ('',), "namespaces of the robots to learn from; an empty one is the learner's own"
