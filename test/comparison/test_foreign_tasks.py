@@ -117,7 +117,7 @@ def test_any_environment_is_trained_resumed_and_evaluated_by_its_name(
     train = ('train', *told, *side, '--out', out, '--evaluate', '2', *small)
     assert run_command(*train, '--steps', '40', monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().err
-    assert 'best_of_n learns from the reward of the task alone: the add-on is measured' in said
+    assert 'self_scaling learns from the reward of the task alone: the add-on is measured' in said
     assert 'the residual is up to 0.03 for action0, 0.03 for action1' in said
     for who in ('base            ', 'base + residual '):
         assert f'{who}return: basic 8 ' in said
