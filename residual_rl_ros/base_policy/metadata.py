@@ -121,6 +121,11 @@ class BasePolicyMetadata:
             check_names('action', self.action_names)
         except ConfigError as error:
             raise BasePolicyError(f'metadata: {error}') from error
+        for name in (*self.observation_names, *self.action_names):
+            if not name.isprintable():
+                raise BasePolicyError(
+                    f'metadata: name {shown(name)} has characters that cannot be printed'
+                )
         for label in ('action_min', 'action_max'):
             values = getattr(self, label)
             if len(values) != len(self.action_names):

@@ -24,7 +24,7 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     """Return the names as a tuple.
 
     Raises:
-        ConfigError: there are none, one is empty, is not printable or is repeated.
+        ConfigError: there are none, one is empty or one is repeated.
     """
     if not names:
         raise ConfigError(f'{kind} names are empty; list at least one')
@@ -32,8 +32,6 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
         if not name or not isinstance(name, str):
             # Nested aliases of a YAML file would write out gigabytes.
             raise ConfigError(f'{kind} name {shown(name)} is not a non-empty string')
-        if not name.isprintable():
-            raise ConfigError(f'{kind} name {shown(name)} has characters that cannot be printed')
     repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ConfigError(f'{kind} names are repeated: {repeated}; each must be unique')

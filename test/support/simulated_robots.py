@@ -31,7 +31,10 @@ from residual_rl_ros.transitions.transition import Transition
 
 LIMIT_S = 60.0
 QUICK = quick(load_run('push_to_goal'))
-AT_ONCE = {'warmup_transitions': 10, 'publish_interval': 5, 'utd': 4.0}
+AT_ONCE = {
+    **{'warmup_transitions': 10, 'warmup_episodes': 0, 'anchor_updates': 0},
+    **{'publish_interval': 5, 'utd': 4.0},
+}
 """A robot in real time makes five transitions a second; nobody wants to wait for a hundred."""
 CONFIG = replace(QUICK, overrides={**QUICK.overrides, **AT_ONCE, **SMALL})
 RESOLVED = CONFIG.resolve()

@@ -36,7 +36,10 @@ L = make_layout()
 def test_a_learner_learns_from_a_played_bag(domain_id: int, tmp_path: Path) -> None:
     stream = [replace(t, source=Source.BASE) for t in random_transitions(L, 120)]
     bag = write_bag(tmp_path / 'bag', L, stream)
-    overrides = {'warmup_transitions': 50, 'batch_size': 8, 'replay_capacity': 500}
+    overrides = {
+        **{'warmup_transitions': 50, 'warmup_episodes': 0, 'anchor_updates': 0},
+        **{'batch_size': 8, 'replay_capacity': 500},
+    }
     learner = NodeSpec(
         'learner_node', True, (), {'output_dir': str(tmp_path / 'out'), 'overrides': overrides}
     )
