@@ -14,6 +14,7 @@ from ros_fixtures import Caller
 from simulated_robots import CONFIG, LIMIT_S, count, goes_on, nothing_lost, running
 from std_srvs.srv import Trigger
 
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -79,7 +80,7 @@ def resuming(folder: Path) -> NodeSpec:
         True,
         (),
         {
-            'preset': CONFIG.preset,
+            'preset': DEFAULT_PRESET,
             'output_dir': str(folder / 'learner'),
             'resume': True,
             'overrides': CONFIG.overrides,
