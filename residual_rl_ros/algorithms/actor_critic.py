@@ -32,8 +32,6 @@ from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
 
-FAR_SIGHTED = 1.5
-"""Episodes of so many times the decisions that a discount looks ahead are too long for it."""
 PRIOR_ROWS = 64
 """Rows of a batch on which the neutral prior is taken."""
 
@@ -167,15 +165,8 @@ class ActorCritic(TrainingState, ABC):
     def fit(self) -> None:
         """Take the scale of observations and the length of episodes from the memory."""
         self.fit_normalizer()
-        decisions = self.memory.episode_decisions
-        self._scale(decisions)
-        gamma = self.config.gamma
-        if decisions * (1.0 - gamma) > FAR_SIGHTED:
-            self.remark = (
-                f'episodes of the warm-up have {decisions:.0f} decisions, and gamma {gamma:.4g} '
-                f'looks {1.0 / (1.0 - gamma):.0f} ahead: preset self_scaling takes such numbers '
-                'from the warm-up'
-            )
+        self._scale(self.memory.episode_decisions)
+        self.remark = self.config.short_sight(self.memory.episode_decisions)
 
     def _scale(self, episode_decisions: float) -> None:
         self._episode_decisions = episode_decisions

@@ -23,6 +23,8 @@ PRECISIONS = ('auto', 'float32', 'bfloat16')
 """What `precision` may be."""
 DEVICES = ('auto', 'cpu', 'cuda')
 """What `device` may be."""
+FAR_SIGHTED = 1.5
+"""Episodes of so many times the decisions that a discount looks ahead are too long for it."""
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,21 @@ class ActorCriticConfig(
         if self.failure_cost:
             offset = -self.failure_cost * (1.0 - gamma)
         return replace(self, gamma=gamma, reward_offset=offset)
+
+    def short_sight(self, episode_decisions: float) -> str:
+        """Return that the discount is too short for the episodes of the warm-up, if it is.
+
+        Args:
+            episode_decisions: their mean number of decisions.
+        """
+        ahead = 1.0 / max(1.0 - self.gamma, 1e-9)
+        if episode_decisions <= FAR_SIGHTED * ahead:
+            return ''
+        return (
+            f'episodes of the warm-up have {episode_decisions:.0f} decisions, and gamma '
+            f'{self.gamma:.4g} looks {ahead:.0f} ahead: preset self_scaling takes such numbers '
+            'from the warm-up'
+        )
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

@@ -85,6 +85,11 @@ def configuration_json(config: RunConfig) -> dict[str, Any]:
     return as_json
 
 
+def as_bytes(values: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    """Return JSON values as a run state keeps them, shape (bytes,)."""
+    return np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
+
+
 def stored_run(path: Path) -> StoredRun:
     """Return what a run's folder, a checkpoint, or the checkpoint beside an actor says of its run.
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -44,6 +43,7 @@ from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_s
 from residual_rl_ros.training.identity import (
     CONFIGURATION,
     IDENTITY,
+    as_bytes,
     check_identity,
     configuration_json,
     run_identity,
@@ -269,14 +269,10 @@ class _Training:
 
     def _save(self) -> None:
         said = {
-            IDENTITY: self._identity,
-            CONFIGURATION: configuration_json(self._resolved.config),
+            IDENTITY: as_bytes(self._identity),
+            CONFIGURATION: as_bytes(configuration_json(self._resolved.config)),
         }
-        as_bytes = {
-            key: np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
-            for key, values in said.items()
-        }
-        self._checkpoints.save(self._run.learner, {**self._run.state_dict(), **as_bytes})
+        self._checkpoints.save(self._run.learner, {**self._run.state_dict(), **said})
 
     def _continue(self, checkpoint: Path) -> None:
         """Continue the run of a checkpoint.

@@ -4,12 +4,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.base_policy.splicing import Splicing
@@ -33,7 +30,7 @@ from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exis
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
-from residual_rl_ros.training.identity import IDENTITY
+from residual_rl_ros.training.identity import IDENTITY, as_bytes
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
 
@@ -149,8 +146,7 @@ class LearnerOutput:
         Raises:
             CheckpointError: they cannot be written.
         """
-        identity = np.frombuffer(json.dumps(self._identity).encode(), dtype=np.uint8)
-        self.checkpoints.save(learner, {IDENTITY: identity})
+        self.checkpoints.save(learner, {IDENTITY: as_bytes(self._identity)})
 
     def _read_recordings(self) -> Recordings:
         """Return what the parameters say of demonstrations.

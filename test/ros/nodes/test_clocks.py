@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import rclpy
+from own_nodes import own_nodes
 from rclpy.clock import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -21,7 +21,6 @@ from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology, takeover_spec
 from residual_rl_ros.ros.common.managed_node import WARN, ManagedNode, control_clock
-from residual_rl_ros.ros.common.process import unlock_memory
 from residual_rl_ros.ros.nodes.policy_node import PolicyNode
 from residual_rl_ros.ros.nodes.takeover_node import TakeoverNode
 
@@ -49,23 +48,18 @@ def test_a_wall_clock_that_is_set_back_stops_no_control_timer(
 @pytest.fixture
 def make(domain_id: int) -> Iterator[Callable[..., Any]]:
     """Make a node of this process that is active."""
-    made: list[ManagedNode] = []
+    with own_nodes() as made:
 
-    def create(kind: type[ManagedNode], spec: NodeSpec, **parameters: Any) -> ManagedNode:
-        spec = replace(spec, parameters={**spec.parameters, **parameters})
-        rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
-        made.append(kind())
-        made[-1].trigger_configure()
-        made[-1].trigger_activate()
-        assert made[-1].active, made[-1].failure
-        return made[-1]
+        def create(kind: type[ManagedNode], spec: NodeSpec, **parameters: Any) -> ManagedNode:
+            spec = replace(spec, parameters={**spec.parameters, **parameters})
+            rclpy.init(args=spec.ros_arguments(), domain_id=domain_id)
+            made.append(kind())
+            made[-1].trigger_configure()
+            made[-1].trigger_activate()
+            assert made[-1].active, made[-1].failure
+            return made[-1]
 
-    yield create
-    for node in made:
-        node.destroy_node()
-    rclpy.try_shutdown()
-    gc.unfreeze()
-    unlock_memory()
+        yield create
 
 
 def policy() -> NodeSpec:

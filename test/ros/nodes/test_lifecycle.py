@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
+from own_nodes import own_nodes
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from std_msgs.msg import Bool
@@ -30,7 +31,7 @@ from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import process as memory_lock
 from residual_rl_ros.ros.common.managed_node import OK, WARN, ManagedNode, change_state_service
-from residual_rl_ros.ros.common.process import memory_lock_limit, unlock_memory
+from residual_rl_ros.ros.common.process import memory_lock_limit
 from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 from residual_rl_ros.ros.nodes.policy_node import ARRIVAL_LIMIT_S, PolicyNode
 
@@ -44,19 +45,14 @@ BASE, ROBOT_FILE = RESOLVED.policy, RESOLVED.robot_file
 @pytest.fixture
 def make(domain_id: int) -> Iterator[Callable[..., Any]]:
     """Make nodes in this process, which know no other context than the default one."""
-    made: list[ManagedNode] = []
+    with own_nodes() as made:
 
-    def create(kind: type[ManagedNode], spec: NodeSpec | None = None) -> ManagedNode:
-        rclpy.init(args=[] if spec is None else spec.ros_arguments(), domain_id=domain_id)
-        made.append(kind())
-        return made[-1]
+        def create(kind: type[ManagedNode], spec: NodeSpec | None = None) -> ManagedNode:
+            rclpy.init(args=[] if spec is None else spec.ros_arguments(), domain_id=domain_id)
+            made.append(kind())
+            return made[-1]
 
-    yield create
-    for node in made:
-        node.destroy_node()
-    rclpy.try_shutdown()
-    gc.unfreeze()
-    unlock_memory()
+        yield create
 
 
 def state(node: ManagedNode) -> str:
