@@ -24,7 +24,8 @@ def test_the_figures_are_those_of_a_running_robot(
 ) -> None:
     monkeypatch.setattr(control_bench, 'claim_domain', lambda: nullcontext(domain_id))
     monkeypatch.setattr(control_bench, 'WEIGHTS_MESSAGES', 6)
-    monkeypatch.setattr(control_bench, 'LEARNER', {**SMALL, 'warmup_transitions': 20})
+    learner = {**control_bench.LEARNER, **SMALL, 'warmup_transitions': 20}
+    monkeypatch.setattr(control_bench, 'LEARNER', learner)
     monkeypatch.setattr(control_bench, 'JOIN_S', 0.5)
     measure, figures = control_bench.measure, {}
 
