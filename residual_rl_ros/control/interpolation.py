@@ -189,7 +189,9 @@ class LimitedInterpolator:
     """Follows the commands within limits of velocity, acceleration and jerk (Ruckig).
 
     Berscheid and Kröger, "Jerk-limited real-time trajectory generation with arbitrary target
-    states", arXiv 2105.04830. Where the limits are too tight for the commands, it lags behind.
+    states", arXiv 2105.04830. Where the limits are too tight for the commands, it lags behind. A
+    motion that Ruckig refuses is an error; what follows keeps the velocity limit alone, so that a
+    robot that is stopped for it comes to rest without a jump.
 
     Args:
         limits: of the motion; acceleration and jerk must be given.
@@ -219,7 +221,8 @@ class LimitedInterpolator:
         self._input.max_jerk = limits.max_jerk.tolist()
         # Else it would arrive at once, and go on beyond the command.
         self._input.minimum_duration = self._longest
-        self._limits = limits
+        self._limits, self._step = limits, limits.max_velocity * sample_s
+        self._refused = False
         self._to: Array = np.zeros(size)
         self._position: Array = np.zeros(size)
         self._aimed_at, self._settling, self._resting = 0.0, True, True
@@ -247,16 +250,20 @@ class LimitedInterpolator:
         """Return what to send, one sample further; see `Interpolator`.
 
         Raises:
-            UnsafeCommandError: Ruckig finds no motion.
+            UnsafeCommandError: Ruckig finds no motion, for the first time since the last `jump`.
         """
+        if self._refused:
+            return self._straight_on()
         if now - self._aimed_at >= self._longest and not self._settling:
             self._settling = True  # No next command came: it ends here.
             self._input.target_velocity = [0.0] * self._to.size
         try:
             result = self._online.update(self._input, self._output)
         except self._error as error:
+            self._refused = True
             raise UnsafeCommandError(f'no motion to {self._to.tolist()}: {error}') from error
         if result not in self._usable:
+            self._refused = True
             raise UnsafeCommandError(f'no motion to {self._to.tolist()}: {result}')
         self._output.pass_to_input(self._input)
         self._resting = result == self._usable[1]
@@ -264,8 +271,16 @@ class LimitedInterpolator:
         self._position = self._to if arrived else np.array(self._output.new_position)
         return self._position.clip(self._limits.lower, self._limits.upper)
 
+    def _straight_on(self) -> Array:
+        """Return what to send, one sample nearer to the command within the velocity limit."""
+        step = (self._to - self._position).clip(-self._step, self._step)
+        self._settling = self._resting = bool((np.abs(step) < self._step).all())
+        self._position = self._to if self._resting else self._position + step
+        return self._position.clip(self._limits.lower, self._limits.upper)
+
     def jump(self, command: Array, now: float) -> None:
         """Begin anew; see `Interpolator`."""
+        self._refused = False
         self._to = self._position = command.copy()
         self._aimed_at, self._settling, self._resting = now, True, True
         still = [0.0] * command.size

@@ -101,7 +101,7 @@ class CommandStream:
             now: time [s].
 
         Raises:
-            UnsafeCommandError: the motion cannot go on; its command has been sent instead.
+            UnsafeCommandError: the motion cannot go on as it was, and nothing was sent.
             CommandError: the codec of its type failed.
         """
         if self.arrived:
@@ -109,7 +109,6 @@ class CommandStream:
         try:
             values = self._interpolator.sample(now)
         except UnsafeCommandError as error:
-            self.settle(now)
             raise UnsafeCommandError(f'command {self.name!r}: {error}') from error
         self.arrived = self._interpolator.arrived(now)
         self._publish(values, now)

@@ -14,7 +14,7 @@ from builders import LinearPolicy
 from loop_builders import PERIOD, drive, real_time
 
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
-from residual_rl_ros.errors import CommandError, UnsafeCommandError
+from residual_rl_ros.errors import CommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import FLOAT, GRIPPER, Command
 from residual_rl_ros.ros.common.command_outputs import ARRIVAL_LIMIT_S, CommandOutputs
@@ -171,24 +171,32 @@ def test_commands_of_several_rates_are_each_sent_at_their_own() -> None:
     assert [sent[-1][1] for sent in bench.sent.values()] == [0.1, 0.1]
 
 
-def test_a_refused_motion_that_stops_ends_at_its_command_and_the_other_goes_on() -> None:
+def test_a_refused_motion_goes_on_within_its_velocity_limit_and_the_other_as_before() -> None:
+    pytest.importorskip('ruckig')
     bench = Bench()
-    outputs = bench.outputs(robot('rad', 2.0), stream(0, 'linear'), stream(1, 'linear'))
+    slow = {'max_acceleration': (2.0,), 'max_jerk': (40.0,)}
+    outputs = bench.outputs(robot('rad', 2.0), stream(0, 'limited', **slow), stream(1, 'linear'))
     for value in (0.0, 0.1):
         outputs.send(np.full(2, value), bench.now)
-    refusing = outputs._streams[0]._interpolator
+        bench.run(PERIOD)
+    (_, before) = bench.sent['c0'][-1]
+    assert 0.0 < before < 0.05, 'the motion lags behind its command'
 
-    def refuse(now: float) -> None:
-        raise UnsafeCommandError('no motion')
+    interpolator: Any = outputs._streams[0]._interpolator
 
-    refusing.sample = refuse
+    def refuse(*_: object) -> None:
+        raise interpolator._error('not found')
+
+    interpolator._online = SimpleNamespace(update=refuse)
+    bench.run(SAMPLE_S)
+    assert bench.faults == ["command 'c0': no motion to [0.1]: not found"]
     outputs.stop(bench.now, bench.sleep)
     outputs.finish(STOP_LIMIT_S)
-    first, second = bench.sent.values()
-    assert [value for _, value in first] == [0.1]
-    assert len(second) > SAMPLES
-    assert second[-1][1] == 0.1
-    assert bench.faults == ["command 'c0': no motion"]
+    first, second = (np.array(sent)[:, 1] for sent in bench.sent.values())
+    assert np.diff(first).max() <= 2.0 * SAMPLE_S + 1e-9
+    assert (first[-1], second[-1]) == (0.1, 0.1)
+    assert not bench.warnings
+    assert len(bench.faults) == 1
 
 
 # --- a codec that fails

@@ -218,24 +218,6 @@ def test_a_stream_turns_on_past_half_a_turn() -> None:
     assert turned[-1] > 3.2
 
 
-def test_a_motion_that_cannot_go_on_is_a_fault() -> None:
-    pytest.importorskip('ruckig')
-    outputs, node, time, faults = streaming('linear')
-    stream = outputs._streams[0]
-
-    class Failing:
-        def jump(self, command: np.ndarray, now: float) -> None: ...
-
-        def sample(self, now: float) -> np.ndarray:
-            raise UnsafeCommandError('no motion')
-
-    stream._interpolator = Failing()
-    outputs.send(np.array([0.0]), time[0])
-    node.fire()
-    node.fire()
-    assert faults == ["command 'command': no motion"]
-
-
 def test_a_twist_is_all_zero_but_what_is_commanded() -> None:
     command = Command('c', TWIST, fields=('angular.z',))
     message = CommandWriter(command, 0.05, lockstep=False).message(np.array([2.0]), 0.0)
