@@ -14,10 +14,8 @@ import numpy as np
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import as_number
+from residual_rl_ros.robot.message_order import MessageOrder
 
-REORDER_S = 1.0
-"""A message that comes later than this after a newer one is no late copy: the publisher's clock was
-set back, or there are two publishers whose clocks differ [s]."""
 REMEMBERED = 32
 """As many messages that stop are told from their copies."""
 
@@ -123,17 +121,14 @@ def _pick(message: Any, path: str) -> Any:
 class StopOrder:
     """Tells which messages of a stop input count, of a topic that several subscriptions hear.
 
-    They deliver copies of a message, and not all in one order: an older message that is fine must
-    not lift a newer stop. Where a doubt is left the robot holds.
+    An older message that is fine must not lift a newer stop. Where a doubt is left the robot holds.
 
     Args:
         clock: monotonic time [s].
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._newest = 0
-        self._heard = -np.inf
+        self._order = MessageOrder(clock)
         self._stops: deque[int] = deque(maxlen=REMEMBERED)
 
     def counts(self, source_ns: int, stops: bool) -> bool:
@@ -143,13 +138,8 @@ class StopOrder:
             source_ns: when its publisher sent it [ns]; 0 if the middleware does not tell.
             stops: it says that the robot must not move.
         """
-        if not source_ns:
-            return True
-        now = self._clock()
-        newest = source_ns >= self._newest or now - self._heard > REORDER_S
-        if newest:
-            self._newest, self._heard = source_ns, now
-        if not stops:
+        newest = self._order.is_newest(source_ns)
+        if not (stops and source_ns):
             return newest
         copy = source_ns in self._stops
         self._stops.append(source_ns)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import io
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,7 @@ from std_msgs.msg import (
 from residual_rl_ros.errors import ConfigError, ObservationError
 from residual_rl_ros.robot.decoders import FIELD_ROOTS, message_decoder
 from residual_rl_ros.robot.image_preprocessing import RgbImage
+from residual_rl_ros.robot.message_order import MessageOrder
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.stamps import stamped_label, to_nanoseconds
 from residual_rl_ros.robot.topics import (
@@ -146,17 +148,21 @@ class ChannelReader:
                 the second topic; the first and the third are for the decoder.
         """
         sources = zip(self.channel.sources, self._types, strict=True)
+        order = MessageOrder(time.monotonic)
+        # Transforms come from many publishers, and none replaces that of another.
+        ordered = self.channel.latched and self.channel.type != TF
         for index, (source, kind) in enumerate(sources):
 
             def hear(
                 message: Any, information: Mapping[str, Any], second: bool = index > 0
             ) -> None:
-                callback(message, information, second)
+                if not ordered or order.is_newest(information.get('source_timestamp', 0)):
+                    callback(message, information, second)
 
             if source.type in (IMAGE, COMPRESSED_IMAGE) and not source.latched:
                 qos.subscribe_to_images(node, kind, source, hear)
                 continue
-            # Of two subscriptions to what is latched, one may not fit: that is no news.
+            # Of several subscriptions to what is latched, one may not fit: that is no news.
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
             raw = source.type in SERIALIZED_TYPES
             for profile in qos.of_source(source):

@@ -55,18 +55,20 @@ who stream."""
 def of_source(source: Source) -> tuple[QoSProfile, ...]:
     """Return the profiles with which a channel's topic is listened to.
 
-    What is given once may come from a publisher that keeps it or from one that does not; a
-    subscription that asks for the past does not connect to the latter.
+    What is given once may come from a publisher that keeps it, from one that is reliable, and from
+    one that is not: a subscription that asks for more than a publisher offers does not connect, and
+    one that asks for less can lose the only message.
     """
     stream = QoSProfile(depth=source.depth, reliability=ReliabilityPolicy.BEST_EFFORT)
     if not source.latched:
         return (stream,)
+    reliable = QoSProfile(depth=source.depth, reliability=ReliabilityPolicy.RELIABLE)
     kept = QoSProfile(
         depth=source.depth,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )
-    return kept, stream
+    return kept, reliable, stream
 
 
 def subscribe_to_images(

@@ -15,7 +15,7 @@ from geometry_msgs.msg import PoseStamped, Twist, WrenchStamped
 
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.control.trajectory import Trajectory
-from residual_rl_ros.errors import ConfigError, UnsafeCommandError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import (
     FLOAT,

@@ -81,12 +81,12 @@ def node(domain_id: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     unlock_memory()
 
 
-def hear(node: PolicyNode, topic: str, message: Any) -> None:
+def hear(node: PolicyNode, topic: str, message: Any, source_ns: int = 0) -> None:
     """Bring a message to every subscription of a topic."""
     heard = [each for each in node.subscriptions if each.topic_name == topic]
     assert heard, topic
     for subscription in heard:
-        subscription.callback(message, {})
+        subscription.callback(message, {'source_timestamp': source_ns})
 
 
 def look(node: PolicyNode, image: Image) -> None:
@@ -145,9 +145,21 @@ def test_a_goal_is_heard_from_publishers_that_keep_it_and_from_those_that_do_not
     node: PolicyNode,
 ) -> None:
     goals = [each.qos_profile for each in node.subscriptions if each.topic_name == '/goal']
-    assert [each.durability.name for each in goals] == ['TRANSIENT_LOCAL', 'VOLATILE']
-    assert [each.reliability.name for each in goals] == ['RELIABLE', 'BEST_EFFORT']
+    assert [(each.reliability.name, each.durability.name) for each in goals] == [
+        ('RELIABLE', 'TRANSIENT_LOCAL'),
+        ('RELIABLE', 'VOLATILE'),
+        ('BEST_EFFORT', 'VOLATILE'),
+    ]
     node.trigger_activate()
     hear(node, '/arm', Float64MultiArray(data=[0.5]))
     hear(node, '/tf', moved('hand', 'camera', node._now(), 3.0))
     assert missing(node) == "channel 'goal': nothing received on goal"
+
+
+def test_a_late_copy_of_an_older_goal_replaces_no_newer_one(node: PolicyNode) -> None:
+    node.trigger_activate()
+    goal = PoseStamped()
+    for source_ns, goal.pose.position.x in ((10, 1.0), (20, 2.0), (10, 1.0)):
+        hear(node, '/goal', goal, source_ns)
+    (given,) = node._loop.assembler._given.values()
+    assert given.tolist() == [2.0]
