@@ -109,11 +109,17 @@ class Density(nn.Module):
         high = torch.maximum(self.centre + self.half_range, base_action)
         return torch.minimum((base_action + difference).maximum(low), high)
 
-    def log_prob_of(self, told: Tensor, z: Tensor) -> Tensor:
+    def log_prob_of(self, told: Tensor, z: Tensor, end: Tensor | None = None) -> Tensor:
         """Return log pi of the action of z, shape (...,): exact at the edge too.
 
         Squashed: log N(z) - log |da/dz| with da/dz = half range * (1 - tanh(z)^2). A dimension that
         the base never moves, or the residual may not, is not decided, and counts as 0.
+
+        Args:
+            told: blocks, shape (..., P).
+            z: shape (..., k * m).
+            end: 1 or -1 where z is the upper or lower end of what the residual bound permits, and
+                stands for all that the policy draws beyond it (log Phi instead of log N); else 0.
         """
         mean, log_std = self.moments(told)
         each = -0.5 * ((z - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_TAU
@@ -123,6 +129,9 @@ class Density(nn.Module):
             slope = 2.0 * (math.log(2.0) - z - nn.functional.softplus(-2.0 * z))
             scale = torch.where(moves, self.half_range, 1.0).log()
             each = each - slope - scale
+        if end is not None:
+            beyond = torch.special.log_ndtr(end * (mean - z) * torch.exp(-log_std))
+            each = torch.where(end == 0.0, each, beyond)
         return torch.where(self.bound > 0.0, each, 0.0).sum(-1)
 
     def draw(self, told: Tensor, generator: torch.Generator) -> Tensor:
@@ -139,16 +148,17 @@ class Density(nn.Module):
 
     # --- every kind
 
-    def log_prob(self, told: Tensor, action: Tensor) -> Tensor:
+    def log_prob(self, told: Tensor, action: Tensor, end: Tensor | None = None) -> Tensor:
         """Return log pi(a|s), shape (...,), differentiable in both.
 
         Args:
             told: blocks, shape (..., P).
             action: shape (..., k * m), command units; one-hot vectors if categorical.
+            end: see `log_prob_of`; it says nothing of one-hot vectors.
         """
         if self.kind is Prior.CATEGORICAL:
             return (self.log_probs(told).flatten(-2) * action).sum(-1)
-        return self.log_prob_of(told, self.from_action(action))
+        return self.log_prob_of(told, self.from_action(action), end)
 
     def sample(self, told: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return an action (..., k * m), reparameterised if Gaussian, and log pi of it (...,)."""
@@ -230,9 +240,11 @@ class CustomisedActor(nn.Module):
         known = told if told.shape[-1] else self.network.start
         return torch.where(self.active, self.network.block(observation, known), known)
 
-    def forward(self, observation: Tensor, told: Tensor, action: Tensor) -> Tensor:
-        """Return log pi^(a|s), shape (batch,)."""
-        return self.density.log_prob(self.block(observation, told), action)
+    def forward(
+        self, observation: Tensor, told: Tensor, action: Tensor, end: Tensor | None = None
+    ) -> Tensor:
+        """Return log pi^(a|s), shape (batch,); see `Density.log_prob`."""
+        return self.density.log_prob(self.block(observation, told), action, end)
 
     def robot_policy(self) -> RobotPolicy:
         """Return a copy, as the robot runs it."""

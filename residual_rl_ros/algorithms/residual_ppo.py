@@ -119,16 +119,18 @@ class ResidualPpo(OnPolicyCustomisation):
         # What was drawn, whatever the limits of the robot have made of it: they are a part of the
         # world, as the add-on of what was executed is.
         a = batch.base_action + self.bound * rollout.residual
+        # The residual bound alone is known: what was cut off there is as likely as all beyond it.
+        end = rollout.residual.sign() * (rollout.residual.abs() >= 1.0)
 
         # How likely that was by the actor of each row, and is now.
-        by_actor = [functional_call(self.actor, actor, (s, told, a)) for actor in rollout.actors]
+        by_actor = [functional_call(self.actor, each, (s, told, a, end)) for each in rollout.actors]
         log_behaviour = torch.stack(by_actor)[rollout.actor, torch.arange(rows)]
-        log_proximal = self.actor(s, told, a)
+        log_proximal = self.actor(s, told, a, end)
         importance = (log_proximal - log_behaviour).exp()
 
         # r = r_R + omega' log pi - alpha^ log pi_b.
         learned = self.reward(batch)
-        log_prior = self.prior.log_prob(told, a) if self.prior else torch.zeros(rows)
+        log_prior = self.prior.log_prob(told, a, end) if self.prior else torch.zeros(rows)
         reward = augmented_reward(
             learned, log_prior, log_behaviour, config.prior_weight, config.temperature
         )
@@ -148,6 +150,7 @@ class ResidualPpo(OnPolicyCustomisation):
             'observation': s,
             'told': told,
             'action': a,
+            'end': end,
             'log_behaviour': log_behaviour,
             'log_proximal': log_proximal,
             'importance': importance.clamp_max(MAX_IMPORTANCE),
@@ -164,7 +167,7 @@ class ResidualPpo(OnPolicyCustomisation):
             return {}
 
         # Actor.
-        log_pi = self.actor(row['observation'], row['told'], row['action'])
+        log_pi = self.actor(row['observation'], row['told'], row['action'], row['end'])
         advantage = present_advantage(
             row['advantage'], log_pi, row['log_behaviour'], self.config.temperature
         )

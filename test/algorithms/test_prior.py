@@ -137,6 +137,24 @@ def test_samples_have_the_density_that_they_are_given(kind):
         assert (z.std(0).log() - log_std).abs().max() < 0.06
 
 
+@pytest.mark.parametrize('kind', [Prior.GAUSSIAN, Prior.SQUASHED_GAUSSIAN])
+def test_what_the_residual_bound_cuts_off_counts_as_all_that_is_beyond_it(kind):
+    """Of many draws, as many are beyond an end as its probability says."""
+    prior = density(kind)
+    told = torch.tensor([0.3, -0.2, 0.1, 0.0, -0.5, 0.2, -0.1, 0.4], dtype=torch.float64)
+    drawn, _ = prior.sample(told.expand(100_000, -1), torch.Generator().manual_seed(3))
+    ends = torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
+    at = prior.to_action(torch.tensor([0.6, -0.7, 0.1, 0.2], dtype=torch.float64))
+    given = prior.log_prob(told, at, ends)
+    inner = stats.norm.logpdf(prior.from_action(at), told[:4], told[4:].exp())
+    if kind is Prior.SQUASHED_GAUSSIAN:
+        z = np.array([0.1, 0.2])
+        inner[2:] -= np.log(HALF[2:]) - 2.0 * np.log(np.cosh(z))
+    beyond = (drawn[:, 0] >= at[0]).double().mean(), (drawn[:, 1] <= at[1]).double().mean()
+    expected = np.log(beyond).sum() + inner[2:].sum()
+    assert float(given) == pytest.approx(expected, abs=0.03)
+
+
 def test_a_dimension_that_the_base_never_moves_has_no_density():
     still = make_layout(
         decision_steps=1,
