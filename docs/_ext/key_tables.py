@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.resources import resource_path
 
 PACKAGE = 'residual_rl_ros'
@@ -134,7 +135,8 @@ def _shipped_presets(module: Any) -> str:
         comment = ' '.join(re.findall(r'^# (.*)', _head(text), re.M))
         comment = re.sub(r'What is not here is a default[^.;]*[.;] ?', '', comment)
         first = comment.partition('. ')[0].removesuffix('.')
-        summaries.append([f'[`{name}`](#{name})', cell(first)])
+        shown = ' (the default)' if name == DEFAULT_PRESET else ''
+        summaries.append([f'[`{name}`](#{name}){shown}', cell(first)])
         preset = module.load_preset(name)
         items = [*dataclasses.fields(module.LoopConfig), *dataclasses.fields(preset.rule)]
         defaults = {item.name: _default(item) for item in items}

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the off-policy rules share: numbers, networks, optimisers, the critics' input, the losses.
+"""What the off-policy rules share: numbers, networks, optimisers, the critics' input.
 
 Notation: s observation, b base action, u residual action in [-1, 1], lambda the residual bound,
 a = b + lambda u the executed action, r the n-step sum of rewards over j decisions, a prime for the
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from residual_rl_ros.algorithms.config import ActorCriticConfig
+from residual_rl_ros.algorithms.losses import critic_loss, neutral_prior_loss
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
-from residual_rl_ros.algorithms.training_state import Adam, TrainingState, plasticity
+from residual_rl_ros.algorithms.training_state import Adam, TrainingState, plasticity, seeded
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
@@ -34,21 +35,6 @@ from residual_rl_ros.transitions.transition import Transition
 
 PRIOR_ROWS = 64
 """Rows of a batch on which the neutral prior is taken."""
-
-
-def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:
-    """Return y = r + offset + gamma^j V(s'), shape (batch,); a termination has no V(s')."""
-    return batch.reward + reward_offset * batch.reward_weight + batch.bootstrap * value
-
-
-def critic_loss(q: Tensor, y: Tensor) -> Tensor:
-    """Return the sum over heads of the mean over the batch of (Q_i(s, a) - y)^2."""
-    return (q - y).square().mean(1).sum(0)
-
-
-def neutral_prior_loss(advantage: Tensor) -> Tensor:
-    """Return the sum over heads of the mean of the squared advantage of random residuals."""
-    return advantage.square().mean(1).sum(0)
 
 
 class ActorCritic(TrainingState, ABC):
@@ -80,25 +66,23 @@ class ActorCritic(TrainingState, ABC):
         self._episode_decisions = 0.0  # In the warm-up; 0 while it goes on.
         self._generator = generator
         n, km = layout.observation_size, layout.decision_size
-        # torch initialises layers from its global generator; borrow it, then give it back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-            self.actor = ResidualActor(
-                ActorArchitecture(
-                    layout,
-                    config.actor_hidden_sizes,
-                    config.actor_sees_base_action,
-                    layout.action_size if config.hold_residual else km,
-                    config.actor_layer_norm,
-                    exploration_std,
-                )
+
+        def build() -> tuple[ResidualActor, Critic]:
+            residual_size = layout.action_size if config.hold_residual else km
+            architecture = ActorArchitecture(
+                layout,
+                config.actor_hidden_sizes,
+                config.actor_sees_base_action,
+                residual_size,
+                config.actor_layer_norm,
+                exploration_std,
             )
-            self.critic = Critic(
-                config.critic_heads,
-                n + (2 if config.critic_sees_residual else 1) * km,
-                config.critic_hidden_sizes,
-                config.critic_normalization,
-            )
+            actor = ResidualActor(architecture)
+            inputs = n + (2 if config.critic_sees_residual else 1) * km
+            sizes, normalization = config.critic_hidden_sizes, config.critic_normalization
+            return actor, Critic(config.critic_heads, inputs, sizes, normalization)
+
+        self.actor, self.critic = seeded(build, generator)
         self.device = config.find_device()
         self.actor.to(self.device)
         self.critic.to(self.device)
@@ -107,7 +91,6 @@ class ActorCritic(TrainingState, ABC):
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.bound = self.actor.residual_bound
         self._updates = 0
-        self.remark = ''
         heads = config.critic_heads
         self._flat_actor = FlatParameters(self.actor)
         self._flat_mean_actor = FlatParameters(self.mean_actor)
@@ -385,16 +368,15 @@ class ActorCritic(TrainingState, ABC):
         preferred = ~((q_policy - q_base).amin(0) > 0.0)
         executed = self.critic_action(b, batch.executed_action)
         features = self.critic.features(s, executed)
-        metrics = {
+        return {
             'q_base': float(q_base.mean()),
             'q_policy': float(q_policy.mean()),
             'base_preferred_share': float(preferred.float().mean()),
             **self.residual_metrics(u),
             'q_executed': float(self.critic.head(features).mean()),
             **plasticity(features),
+            'gamma': self.config.gamma,
         }
-        metrics['gamma'] = self.config.gamma
-        return metrics
 
     def residual_metrics(self, u: Tensor) -> dict[str, float]:
         """Return metrics of residuals, shape (batch, k * m), and of what they are learned from."""

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import critic_loss
+from residual_rl_ros.algorithms.losses import critic_loss
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.schema import parameter

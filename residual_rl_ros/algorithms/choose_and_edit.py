@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import bellman_target
+from residual_rl_ros.algorithms.losses import bellman_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import Sac, SacConfig
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC

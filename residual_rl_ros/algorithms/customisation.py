@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +29,14 @@ from residual_rl_ros.algorithms.training_state import TrainingState
 from residual_rl_ros.errors import ConfigError, RewardError
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
-from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, decision_reward
+from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, check_weight, decision_reward
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
 
-Module = TypeVar('Module')
 MAX_KNOB = 1e4
 """Largest omega' and alpha^: far more than any reward is worth beside log pi."""
-MAX_ADD_ON_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -151,10 +149,7 @@ class CustomisedReward:
             ConfigError: the text is none, the robot has not what it names, or the weight is out of
                 range; the add-ons in use stay.
         """
-        if not abs(weight) <= MAX_ADD_ON_WEIGHT:
-            raise ConfigError(
-                f'add_on_weight is {weight}, expected a number within {MAX_ADD_ON_WEIGHT:g}'
-            )
+        check_weight(weight)
         add_ons = AddOns.from_yaml(text)
         self._bound = decision_reward(add_ons, self._layout)
         self.add_ons, self.weight = add_ons, float(weight)
@@ -314,13 +309,3 @@ class OffPolicyCustomisation(TrainingState, ABC):
 
     def _scalars(self) -> dict[str, Tensor]:
         return {'seen': self._seen}
-
-
-def seeded(build: Callable[[], Module], generator: torch.Generator) -> Module:
-    """Return what a function builds of torch layers, initialised from a generator.
-
-    torch initialises layers from its global generator: it is borrowed, and given back.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        return build()

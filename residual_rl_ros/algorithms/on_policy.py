@@ -26,11 +26,10 @@ from residual_rl_ros.algorithms.customisation import (
     MAX_KNOB,
     CustomisationConfig,
     CustomisedReward,
-    seeded,
 )
 from residual_rl_ros.algorithms.prior import CustomisedActor, Density
 from residual_rl_ros.algorithms.rollout_memory import Rollout, RolloutMemory, Rows
-from residual_rl_ros.algorithms.training_state import Adam, TrainingState
+from residual_rl_ros.algorithms.training_state import Adam, TrainingState, seeded
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.perceptron import LEAST_LOG_STD, MOST_LOG_STD
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.algorithms.actor_critic import critic_loss
-from residual_rl_ros.algorithms.customisation import OffPolicyConfig, OffPolicyCustomisation, seeded
+from residual_rl_ros.algorithms.customisation import OffPolicyConfig, OffPolicyCustomisation
+from residual_rl_ros.algorithms.losses import critic_loss
 from residual_rl_ros.algorithms.rule import BASIC, register
-from residual_rl_ros.algorithms.training_state import Adam
+from residual_rl_ros.algorithms.training_state import Adam, seeded
 from residual_rl_ros.residual_policy.q_remix import QRemixPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
 from residual_rl_ros.residual_policy.torch_perceptron import ProposalCritics

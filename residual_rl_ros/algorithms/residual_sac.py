@@ -17,17 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.customisation import (
     OffPolicyConfig,
     OffPolicyCustomisation,
-    seeded,
 )
+from residual_rl_ros.algorithms.losses import critic_loss
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.residual_soft_q import soft_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import temperature_loss
-from residual_rl_ros.algorithms.training_state import Adam
+from residual_rl_ros.algorithms.training_state import Adam, seeded
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.perceptron import (

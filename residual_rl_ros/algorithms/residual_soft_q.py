@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from residual_rl_ros.algorithms.customisation import (
     OffPolicyConfig,
     OffPolicyCustomisation,
-    seeded,
 )
 from residual_rl_ros.algorithms.rule import register
-from residual_rl_ros.algorithms.training_state import Adam
+from residual_rl_ros.algorithms.training_state import Adam, seeded
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.perceptron import CategoricalArchitecture, CategoricalPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters

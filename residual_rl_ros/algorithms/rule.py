@@ -142,6 +142,9 @@ class Rule(Protocol):
         rng: np.random.Generator,
     ) -> None: ...
 
+    remark: str
+    """What a user must know of the last `prepare`; empty if nothing."""
+
     @property
     def memory(self) -> Memory:
         """Its transitions."""
@@ -200,14 +203,6 @@ class Rule(Protocol):
             RuntimeError: the tensors are of another architecture.
             KeyError: one is missing.
         """
-
-
-@runtime_checkable
-class Remarking(Protocol):
-    """A rule that may have to say what it could not make of the warm-up."""
-
-    remark: str
-    """What a user must know of the last `Rule.prepare`; empty if nothing."""
 
 
 @runtime_checkable

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
-    bellman_target,
-    critic_loss,
 )
 from residual_rl_ros.algorithms.config import ActorCriticConfig
+from residual_rl_ros.algorithms.losses import bellman_target, critic_loss
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters, ResidualActor
 from residual_rl_ros.schema import parameter

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Networks = TypeVar('Networks')
 
 DORMANT_BELOW = 0.025
 """A unit is dormant if its mean activation is below this share of its layer's average
@@ -49,6 +52,16 @@ def effective_rank(features: Tensor) -> float:
     return float(int((share < 0.99).sum()) + 1) if bool(share.isfinite().all()) else math.nan
 
 
+def seeded(build: Callable[[], Networks], generator: torch.Generator) -> Networks:
+    """Return what a function builds of torch layers, initialised from a generator.
+
+    torch initialises layers from its global generator: it is borrowed, and given back.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return build()
+
+
 class Adam(torch.optim.Adam):
     """Torch's Adam for one vector, without what `torch.compile` needs around it.
 
@@ -78,6 +91,8 @@ class TrainingState:
     """Source of random numbers of initialisation and updates."""
     _updates: int
     """Updates so far."""
+    remark = ''
+    """See `Rule`."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor needed to continue, by name, for a checkpoint."""

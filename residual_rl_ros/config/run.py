@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.success import AUTO, DESCRIPTION, SuccessCriterion
+from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.control.config import (
     CUSTOMISABLE,
     PRIOR_WIDTH,
@@ -128,11 +128,6 @@ class RunConfig:
         own = [item for item in fields(self) if item.name in keys]
         values = {item.name: getattr(self, item.name) for item in own}
         return {item.name: values[item.name] for item in own if values[item.name] != item.default}
-
-    def load(self) -> tuple[OnnxBasePolicy, RobotConfig, Path]:
-        """Return base policy, robot and the robot's file; see `resolve`."""
-        run = self.resolve()
-        return run.policy, run.robot, run.robot_file
 
     def changed(self, changes: Mapping[str, Any]) -> RunConfig:
         """Return it with changed numbers: of the preset, or how the residual acts.
@@ -267,31 +262,14 @@ class ResolvedRun:
                 'or the ranges of their base policies differ; give the task of its training '
                 '(--task)'
             )
-        scale = map(_scale, layout.residual_bound, layout.action_min, layout.action_max)
         config = replace(
             self.config,
             decision_steps=layout.decision_steps,
-            residual_scale=tuple(scale),
+            residual_scale=residual_scale(layout),
             proposals=layout.proposals,
             customisable=layout.customisable,
         )
         return replace(self, config=config)
-
-
-def _scale(bound: float, low: float, high: float) -> float:
-    """Return the lambda of one dimension whose product with the half range is its bound.
-
-    That is not always the quotient, whose last digits are noise.
-    """
-    half_range = (high - low) / 2.0
-    if not bound:
-        return 0.0
-    quotient = bound / half_range
-    written = float(f'{quotient:.12g}')
-    below, above = (math.nextafter(quotient, limit) for limit in (0.0, math.inf))
-    near = (quotient, below, above, math.nextafter(below, 0.0), math.nextafter(above, math.inf))
-    exact = (scale for scale in (written, *near) if scale * half_range == bound)
-    return next(exact, quotient)
 
 
 def training_seed(seed: int) -> int:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import clamp
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 Array = npt.NDArray[np.float64]
 
@@ -81,6 +82,19 @@ class ResidualBound:
             return base.copy()
         offset = clamp(np.asarray(residual, dtype=np.float64), LOWEST, HIGHEST) * self.values
         return base + min(bound_scale, 1.0) * offset
+
+
+def residual_scale(layout: TransitionLayout) -> tuple[float, ...]:
+    """Return lambda per dimension, as it was when the bounds of a layout were made of it."""
+    limits = zip(layout.residual_bound, layout.action_min, layout.action_max, strict=True)
+    return tuple(_lambda(bound, (high - low) / 2.0) for bound, low, high in limits)
+
+
+def _lambda(bound: float, half_range: float) -> float:
+    """Return the number whose product with the half range is the bound, to the last bit."""
+    exact = bound / half_range if half_range else 0.0
+    short = float(f'{exact:.12g}')  # As somebody wrote it.
+    return short if short * half_range == bound else exact
 
 
 class BlendRamp:

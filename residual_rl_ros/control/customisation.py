@@ -11,12 +11,9 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.errors import ConfigError, RewardError
-from residual_rl_ros.rewards.composition import AddOns, decision_reward
+from residual_rl_ros.rewards.composition import AddOns, check_weight, decision_reward
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
-
-MAX_ADD_ON_WEIGHT = 1000.0
-"""Largest weight: 1 is what was learned, and far more chooses ever more sharply."""
 
 
 class Customisation:
@@ -71,10 +68,7 @@ class Customisation:
         Raises:
             ConfigError: as it.
         """
-        if not 0.0 <= weight <= MAX_ADD_ON_WEIGHT:
-            raise ConfigError(
-                f'add_on_weight is {weight}, expected a number from 0 to {MAX_ADD_ON_WEIGHT:g}'
-            )
+        check_weight(weight)
         if not layout.customisable and (text or weight != 1.0):
             raise ConfigError(
                 'transitions tell no add-on: restart policy_node with customisable:=true'

@@ -54,8 +54,6 @@ LOOSE_RECORDS = 2**17
 """A file may hold so many records outside of chunks, and one for each 24 of its bytes more."""
 TOPICS = 4096
 """Topics of one file."""
-NAME_BYTES = 4096
-"""Longest name of a topic or type [byte]."""
 OVERLAP_BYTES = 128 * MIB
 """Messages kept in memory to put them in the order of their times [byte]."""
 OVERLAP_MESSAGES = 2**20

@@ -182,11 +182,6 @@ class EpisodeLog:
         """Success over the latest outcomes that count, None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
-    @property
-    def rated_success(self) -> float:
-        """Success over 50 episodes, -1 while there are fewer to rate the actor by."""
-        return (self.success_rate or 0.0) if len(self._recent) == RECENT_EPISODES else -1.0
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, for a checkpoint."""
         return {

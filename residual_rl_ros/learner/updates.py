@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from residual_rl_ros.algorithms.rule import Remarking, Rule
+from residual_rl_ros.algorithms.rule import Rule
 from residual_rl_ros.learner.kept_networks import FiniteNetworks, Networks
 
 MAX_OWED_UPDATES = 1000
@@ -72,7 +72,7 @@ class Updates:
 
         self._latest |= self._rule.prepare(counted)
         self.recover()
-        if isinstance(self._rule, Remarking) and self._rule.remark:
+        if self._rule.remark:
             self._warn(self._rule.remark)
 
     def relearn(self, count: int, pulse: Callable[[], None]) -> None:

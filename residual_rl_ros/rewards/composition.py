@@ -29,10 +29,25 @@ from residual_rl_ros.transitions.transition import MAX_REWARD, Transition
 MAX_ADD_ONS = 32
 """So many add-ons can be composed."""
 MAX_WEIGHT = 1e6
+"""Of one of them, either sign."""
+MAX_ADD_ON_WEIGHT = 1000.0
+"""Of all together: 1 is what was learned, and far more chooses ever more sharply."""
 EXAMPLE = 'name, or name:key=value,key=value'
 DESCRIPTION = (
     'add-on rewards: a list of maps of name, weight (default 1) and the keys of the add-on'
 )
+
+
+def check_weight(weight: float) -> None:
+    """Refuse a common weight of add-ons that is out of range.
+
+    Raises:
+        ConfigError: says what was expected.
+    """
+    if not 0.0 <= weight <= MAX_ADD_ON_WEIGHT:
+        raise ConfigError(
+            f'add_on_weight is {weight}, expected a number from 0 to {MAX_ADD_ON_WEIGHT:g}'
+        )
 
 
 @dataclass(frozen=True)

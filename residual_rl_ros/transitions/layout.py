@@ -385,16 +385,22 @@ class TransitionLayout:
 
     @cached_property
     def _blocks(self) -> Mapping[str, int]:
-        """Size of every array of a transition, in message order."""
-        sizes = {
-            'observation': self.observation_size,
-            'action': self.decision_size,
-            'prior': self.prior_size,
-            'proposals': (self.proposals - 1) * self.decision_size,
-            'on': 2 * self.customisable,
+        """Size of every array of a transition, in message order, which is that of `Transition`."""
+        n, km, p = self.observation_size, self.decision_size, self.prior_size
+        more = (self.proposals - 1) * km
+        return {
+            'observation': n,
+            'base_action': km,
+            'residual_action': km,
+            'executed_action': km,
+            'next_observation': n,
+            'next_base_action': km,
+            'prior': p,
+            'next_prior': p,
+            'proposals': more,
+            'next_proposals': more,
+            'add_on': 2 * self.customisable,
         }
-        names = [field.name for field in fields(Transition)][len(HEADER) :]
-        return {name: sizes[name.rpartition('_')[2]] for name in names}
 
     def _check_numbers(self, values: Array) -> None:
         usable = self.usable(values)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from residual_rl_ros.algorithms.actor_critic import critic_loss
+from residual_rl_ros.algorithms.losses import critic_loss
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.td3 import Td3, Td3Config
 from residual_rl_ros.schema import parameter

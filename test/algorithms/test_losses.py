@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from residual_rl_ros.algorithms import actor_critic, cal_ql, sac, td3
+from residual_rl_ros.algorithms import cal_ql, losses, sac, td3
 
 Q = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
 """Two critics on two states."""
@@ -17,11 +17,11 @@ Q = torch.tensor([[1.0, 4.0], [3.0, 2.0]])
 
 def test_the_critics_loss_is_the_mean_squared_error_summed_over_heads() -> None:
     y = torch.tensor([2.0, 2.0])
-    assert float(actor_critic.critic_loss(Q, y)) == pytest.approx((1 + 4) / 2 + (1 + 0) / 2)
+    assert float(losses.critic_loss(Q, y)) == pytest.approx((1 + 4) / 2 + (1 + 0) / 2)
 
 
 def test_the_neutral_prior_is_the_mean_squared_advantage_summed_over_heads() -> None:
-    assert float(actor_critic.neutral_prior_loss(Q)) == pytest.approx((1 + 16) / 2 + (9 + 4) / 2)
+    assert float(losses.neutral_prior_loss(Q)) == pytest.approx((1 + 16) / 2 + (9 + 4) / 2)
 
 
 def test_the_actors_loss_is_the_cost_of_its_entropy_less_the_value() -> None:

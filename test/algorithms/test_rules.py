@@ -24,8 +24,8 @@ from builders import (
 from torch import Tensor
 
 from residual_rl_ros.algorithms import actor_critic, sac
-from residual_rl_ros.algorithms.actor_critic import critic_loss
 from residual_rl_ros.algorithms.cal_ql import CalQl
+from residual_rl_ros.algorithms.losses import critic_loss
 from residual_rl_ros.algorithms.training_state import effective_rank
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_actor
+from builders import make_actor, make_layout
 from command_line import run_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.config.run import RunConfig, _scale, load_run
+from residual_rl_ros.config.run import RunConfig, load_run
+from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.paired import evaluate_blind
@@ -127,7 +128,11 @@ def test_the_command_tells_success_and_returns_apart_of_an_add_on(
 def test_every_scale_comes_back_from_its_bound(scale: float, low: float, width: float) -> None:
     high = low + width
     half_range = (high - low) / 2.0
-    assert _scale(scale * half_range, low, high) * half_range == scale * half_range
+    bound = scale * half_range
+    layout = make_layout(
+        action_names=('x',), action_min=(low,), action_max=(high,), residual_bound=(bound,)
+    )
+    assert residual_scale(layout)[0] * half_range == bound
 
 
 @pytest.mark.parametrize('task', ['push_to_goal', 'fetch_pick_and_place'])

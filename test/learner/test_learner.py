@@ -272,7 +272,7 @@ def test_an_episode_that_an_operator_rescued_is_no_success_of_the_actor() -> Non
     for episode in range(2 * RECENT_EPISODES):
         learner.ingest(make_transition(LAYOUT, episode=episode, source=Source.RESIDUAL))
         end(learner, Success.SUCCESS, episode=episode, source=Source.TAKEOVER)
-    assert (learner.episodes.success_rate, learner.episodes.rated_success) == (0.0, 0.0)
+    assert learner.episodes.success_rate == 0.0
     assert learner.episodes.takeovers == 1 + 2 * RECENT_EPISODES
     assert learner.episodes.operator_steps == LAYOUT.decision_steps * learner.episodes.takeovers
     assert learner.episodes.history[-1].operator_steps == learner.episodes.operator_steps

@@ -424,3 +424,8 @@ def test_names_are_returned_in_their_order() -> None:
 def test_a_text_that_yaml_stumbles_over_is_no_layout(text: str) -> None:
     with pytest.raises(ConfigError, match='transition layout'):
         TransitionLayout.from_yaml(text)
+
+
+def test_the_blocks_of_a_message_are_in_the_order_of_a_transition() -> None:
+    names = [item.name for item in fields(Transition)]
+    assert list(make_layout(proposals=3, customisable=True).columns) == names

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residual_rl_ros.base_policy.prefetch import AUTO
+from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.weights import (
@@ -351,17 +352,8 @@ def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
         _, policy = decode_weights(read_actor(actor))
         layout = policy.architecture.layout
         steps = steps or layout.decision_steps
-        if scale is None:
-            limits = zip(layout.residual_bound, layout.action_min, layout.action_max, strict=True)
-            scale = tuple(_scale(bound, (high - low) / 2.0) for bound, low, high in limits)
+        scale = residual_scale(layout) if scale is None else scale
     return steps or DECISION_STEPS, list(scale or (RESIDUAL_SCALE,))
-
-
-def _scale(bound: float, half_range: float) -> float:
-    """Return the number whose product with the half range is the bound, to the last bit."""
-    exact = bound / half_range if half_range else 0.0
-    short = float(f'{exact:.12g}')  # As somebody wrote it.
-    return short if short * half_range == bound else exact
 
 
 def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:

@@ -17,8 +17,8 @@ from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
-from residual_rl_ros.control.customisation import MAX_ADD_ON_WEIGHT
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
+from residual_rl_ros.rewards.composition import MAX_ADD_ON_WEIGHT
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.layout import MAX_PROPOSALS
 

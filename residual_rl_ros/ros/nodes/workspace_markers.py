@@ -18,7 +18,7 @@ from residual_rl_ros.ros.common.message_types import message_class
 
 Array = npt.NDArray[np.float64]
 MARKERS = 'visualization_msgs/msg/MarkerArray'
-NAMESPACES = BOX, TOOL, CHUNK, PLANNED = ('workspace', 'tool', 'chunk', 'planned')
+BOX, TOOL, CHUNK, PLANNED = ('workspace', 'tool', 'chunk', 'planned')
 """Namespaces of the markers, which RViz switches on and off."""
 FARTHEST_M = 2.0
 """A side of the box that is farther away, as an infinite one, is drawn here [m]."""

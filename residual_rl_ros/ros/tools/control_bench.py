@@ -63,9 +63,7 @@ COUNTED = (
 JOIN_S = 3.0
 """What a process that joins disturbs is over by then: it can hold up every publisher for a third of
 a second (Fast DDS, #6535), and the diagnostics of that are up to a second late."""
-LEARNER: dict[str, Any] = {
-    **{'warmup_transitions': 300, 'warmup_episodes': 0, 'anchor_updates': 0},
-}
+LEARNER: dict[str, Any] = {'warmup_transitions': 300, 'warmup_episodes': 0, 'anchor_updates': 0}
 """Numbers of the learner, of which the others are the preset's: it is busy after these."""
 START_LIMIT_S = 60.0
 WEIGHTS_PERIOD_S = 0.25
