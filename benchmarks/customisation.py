@@ -82,7 +82,7 @@ def make_config(case: str, arm: str, prior: Path, steps: int, folder: Path) -> R
         unit = recipe.prior_temperature
         changes = {key: unit * at if key in KNOBS else at for key, at in knobs.items()}
     config = replace(config, preset=preset, control_steps=steps)
-    return config.rewarded_by([recipe.add_on]).changed(changes)
+    return config.with_add_ons([recipe.add_on]).changed(changes)
 
 
 @app.command()

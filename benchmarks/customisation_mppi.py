@@ -89,7 +89,7 @@ def main(
     results: dict[str, Any] = {'environment': env, 'numbers': numbers, 'methods': {}}
     seeds = range(first_seed, first_seed + episodes)
     with TemporaryDirectory() as scratch:
-        config = finetune_for_environment(env, base, 2.0, Path(scratch)).rewarded_by(add_on)
+        config = finetune_for_environment(env, base, 2.0, Path(scratch)).with_add_ons(add_on)
         _, trained = decode_weights(model.read_bytes())
         config = config.resolve().trained_as(trained.architecture.layout).config
         prior: list[Episode] = []

@@ -157,8 +157,8 @@ DIAGNOSTICS = {
     },
     'takeover_node': {
         'active': 'the lifecycle state is active',
-        'hands': '`off`: the policy has the robot; `on`: the operator; `lost`: he is not heard, '
-        'and the robot stands still',
+        'takeover_state': '`off`: the policy has the robot; `on`: the operator; `lost`: he is not '
+        'heard, and the robot stands still',
         'takeovers': 'how often the operator has taken over',
         'refused_inputs': 'messages of the input refused',
     },

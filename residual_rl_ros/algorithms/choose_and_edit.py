@@ -108,7 +108,7 @@ class ChooseAndEdit(Sac):
             cost[..., 1:] = self.log_alpha.exp() * log_pi.view(rows, count, edits)
         return q, cost.flatten(1)
 
-    def edited(self, batch: Batch) -> Tensor:
+    def base_for_actor(self, batch: Batch) -> Tensor:
         """Return one of the proposals of each transition, which the actor learns to edit."""
         proposals = all_proposals(batch.base_action, batch.proposals)
         rows, count, _ = proposals.shape

@@ -144,7 +144,7 @@ class Sac(ActorCritic):
         alpha = self.log_alpha.exp().detach()
 
         # Actor: a reparameterised residual of the policy at s.
-        b = self.edited(batch)
+        b = self.base_for_actor(batch)
         u, log_pi = self.actor.sample(batch.observation, b, self._generator)
         q = self.critic(s, self.critic_action(b, b + self.bound * u))
         loss = actor_loss(q, log_pi, alpha, self.config.actor_value)
@@ -157,7 +157,7 @@ class Sac(ActorCritic):
         self.alpha_optimizer.step()
         return {'alpha': alpha, 'entropy': -log_pi.detach().mean(), 'actor_grad_norm': norm}
 
-    def edited(self, batch: Batch) -> Tensor:
+    def base_for_actor(self, batch: Batch) -> Tensor:
         """Return the base action of each transition, around which the actor's residual is."""
         return batch.base_action
 

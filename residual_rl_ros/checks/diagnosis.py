@@ -297,7 +297,7 @@ def run_diagnosis(config: RunConfig, options: DiagnosisOptions, console: Console
             f'{config.task} tells no success, and only outcomes tell what choosing among noises is '
             'worth; say how it tells success (--success)'
         )
-    config = config.told_by(settled)
+    config = config.with_success(settled)
     run = config.resolve()
     _refuse_own_noise(run)
     noises = options.noises if run.policy.stochastic else 1

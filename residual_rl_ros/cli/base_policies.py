@@ -207,7 +207,7 @@ def _diagnose(
     with TemporaryDirectory() as folder:
         base = None if env is None else path
         config = environment_run(env, base, scale, Path(folder)) or load_run(task or '')
-        config = replace(config, base_policy=str(path)).told_by(success)
+        config = replace(config, base_policy=str(path)).with_success(success)
         return run_diagnosis(config, options, Console(stderr=True))
 
 

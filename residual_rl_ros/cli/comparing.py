@@ -76,7 +76,7 @@ def compare(
         raise ResidualRLError('give either --task, or --env together with --base')
     own = environment_run(env, base, scale_of(env, scale), out)
     configs = [own] if own else [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
-    configs = [config.told_by(success).rewarded_by(add_on) for config in configs]
+    configs = [config.with_success(success).with_add_ons(add_on) for config in configs]
     if steps is not None:
         configs = [replace(config, control_steps=steps) for config in configs]
     episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])

@@ -153,7 +153,7 @@ def train(
     if env is not None and out is None:
         out = folder(env, preset or DEFAULT_PRESET)
     config = environment_run(env, base, scale_of(env, scale), out or Path()) or load_run(task)
-    config = config.told_by(success).rewarded_by(add_on)
+    config = config.with_success(success).with_add_ons(add_on)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
     config = config if operator is None else config.changed({'operator': operator})
@@ -246,7 +246,7 @@ def evaluate(
         if loaded is None and task is None and run is not None:
             loaded = stored_run(run).configuration
         loaded = loaded or load_run(task or 'peg_insert')
-        loaded = loaded.told_by(success).rewarded_by(add_on)
+        loaded = loaded.with_success(success).with_add_ons(add_on)
         policy = _evaluated(run, planner, assignments(overrides or []), loaded)
         first = EVALUATION_SEED if first_seed is None else first_seed
         _evaluate(policy, loaded, range(first, first + episodes), order_seed, as_json)
@@ -265,7 +265,7 @@ def _evaluate(
     from residual_rl_ros.tasks.success_probe import settle_success
 
     errors = Console(stderr=True)
-    loaded = loaded.told_by(
+    loaded = loaded.with_success(
         settle_success(loaded.task, loaded.success, lambda text: say(errors, text))
     )
     config = loaded

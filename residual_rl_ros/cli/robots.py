@@ -136,8 +136,8 @@ def check_robot(
 
         check_limits(find_robot(robot), namespace)
     config, path = load_robot(robot)
-    hands = load_takeover(takeover, config)[0] if takeover else None
-    report = check(config, str(path), base, hands)
+    operator_keys = load_takeover(takeover, config)[0] if takeover else None
+    report = check(config, str(path), base, operator_keys)
     if find_spec('rclpy') is None:
         report.remarks.append('ROS 2 is not here: its parser, which nodes use, was not asked')
     else:
@@ -148,7 +148,7 @@ def check_robot(
         from residual_rl_ros.ros.tools.live_check import check_live
 
         described = read_description(path)
-        check_live(config, report, seconds, namespace, described=described, takeover=hands)
+        check_live(config, report, seconds, namespace, described=described, takeover=operator_keys)
     report.show(Console())
     if report.problems:
         raise typer.Exit(1)
@@ -167,8 +167,8 @@ def security_policy(
     from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
 
     config, _ = load_robot(robot)
-    hands = load_takeover(takeover)[0] if takeover else None
-    print(policy_xml(required_access(config, namespace or [''], hands)), end='')
+    operator_keys = load_takeover(takeover)[0] if takeover else None
+    print(policy_xml(required_access(config, namespace or [''], operator_keys)), end='')
 
 
 def layouts(

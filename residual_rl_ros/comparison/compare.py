@@ -121,7 +121,9 @@ def settled(configs: Sequence[RunConfig], console: Console) -> list[RunConfig]:
     def tell(text: str) -> None:
         say(console, text)
 
-    return [config.told_by(settle_success(config.task, config.success, tell)) for config in configs]
+    return [
+        config.with_success(settle_success(config.task, config.success, tell)) for config in configs
+    ]
 
 
 def compare_cells(options: CompareOptions) -> list[Cell]:

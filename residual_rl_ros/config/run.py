@@ -143,7 +143,7 @@ class RunConfig:
         values = {**asdict(self), **own, 'overrides': {**self.overrides, **others}}
         return run_config(values, 'changed numbers')
 
-    def told_by(self, success: str | None) -> RunConfig:
+    def with_success(self, success: str | None) -> RunConfig:
         """Return it with another way of telling success; None changes nothing.
 
         Raises:
@@ -163,7 +163,7 @@ class RunConfig:
         """The add-on rewards as YAML, as nodes take them; empty without one."""
         return self.add_ons.to_yaml()
 
-    def rewarded_by(self, options: Sequence[str] | None) -> RunConfig:
+    def with_add_ons(self, options: Sequence[str] | None) -> RunConfig:
         """Return it with the add-ons of `--add-on` options; none changes nothing.
 
         Raises:

@@ -32,13 +32,13 @@ class BetweenEpisodes(PolicyLoop):
         self.obstacles = Obstacles(self.controller.limiter)
         """Why the robot must not move."""
         self._gate, self._holding = StartGate(), HoldWatch()
-        self._guided = False  # By an operator or on the way home.
+        self._externally_moved = False  # By an operator or on the way home.
 
     def _forget_requests(self) -> None:
         self._gate, self._holding = StartGate(), HoldWatch()
         self.obstacles.reset()
         self.preparation.forget()
-        self._guided = False  # By an operator or on the way home.
+        self._externally_moved = False  # By an operator or on the way home.
 
     def request_start(self) -> bool:
         """Start an episode, or let go one that waits to; return whether that is possible."""
@@ -77,8 +77,8 @@ class BetweenEpisodes(PolicyLoop):
                 self._callbacks.fault(preparation.fault)
                 return True
             if command is not None:
-                self._guided = True
-                self._obey(now, command)
+                self._externally_moved = True
+                self._send_external(now, command)
                 return True
             if preparation.failure:
                 self._callbacks.warn(preparation.failure)
@@ -89,15 +89,15 @@ class BetweenEpisodes(PolicyLoop):
     def _idle(self, now: float) -> None:
         """Between episodes, let an operator move the robot; else let it come to rest."""
         limiter = self.controller.limiter
-        if not self._guided:
+        if not self._externally_moved:
             limiter.release()
-        was_guided, self._guided = self._guided, self._commanding
-        if self._guided:
-            self._obey(now)
+        was_guided, self._externally_moved = self._externally_moved, self._commanding
+        if self._externally_moved:
+            self._send_external(now)
         elif was_guided or not limiter.at_rest:
             self._send_hold(now)
 
-    def _obey(self, now: float, home: Array | None = None) -> None:
+    def _send_external(self, now: float, home: Array | None = None) -> None:
         """Send an operator's command, or one of the way home, where there is nothing to decide."""
         limiter, command = self.controller.limiter, self._takeover if home is None else home
         assert command is not None

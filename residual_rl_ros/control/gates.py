@@ -35,7 +35,7 @@ class RealTimeRules:
     """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
 
 
-def still_told(safety: SafetyFilter, measured: Array, told: Array | None) -> Array:
+def start_reference(safety: SafetyFilter, measured: Array, told: Array | None) -> Array:
     """Return where whoever begins to command a robot goes on, shape (m,).
 
     What was told last counts where the robot follows it: a gripper keeps its grip.

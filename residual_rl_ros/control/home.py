@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.control.gates import still_told
+from residual_rl_ros.control.gates import start_reference
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
@@ -107,7 +107,7 @@ class GoHome:
                 follows: a gripper keeps its grip; None: nothing.
             now: time [s].
         """
-        staying = still_told(self._safety, measured, told)
+        staying = start_reference(self._safety, measured, told)
         staying = clamp(staying, self._action.lower, self._action.upper)
         staying = np.where(self._action.goes_to_zero, 0.0, staying)
         self._goal = np.where(self._led, self.spec.goal, staying)

@@ -46,10 +46,10 @@ class LockstepLoop(PolicyLoop):
         now = self._clock()
         silent, self._heard = now - self._heard, now
         if self.active and stamp < self._answered and silent > RESTART_SILENCE_S:
-            self._meet_again(stamp)
+            self._on_simulator_restart(stamp)
         super().push_observation(channel, stamp, values, image)
 
-    def _meet_again(self, stamp: float) -> None:
+    def _on_simulator_restart(self, stamp: float) -> None:
         """Begin anew: no stamp so far means anything, and the episode has lost its end."""
         self._callbacks.warn(
             f'after {self._answered:.3f} s and silence a stamp of {stamp:.3f} s came: the '

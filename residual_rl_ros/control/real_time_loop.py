@@ -203,7 +203,7 @@ class RealTimeLoop(BetweenEpisodes):
             return
         if self.held:
             self.obstacles.forget()
-        elif obstacle := self.obstacles.reason(self.in_episode or self._guided, now):
+        elif obstacle := self.obstacles.reason(self.in_episode or self._externally_moved, now):
             if self.obstacles.stalled(now, self.rules):
                 self._callbacks.fault(f'{obstacle}, nor does it move when it is told again')
             else:
@@ -219,7 +219,7 @@ class RealTimeLoop(BetweenEpisodes):
             return
         elif not self.held and self._gate.may_open(now, self.assembler.oldest_stamp, self.rules):
             self._gate.open()
-            self._guided, self._began = False, now
+            self._externally_moved, self._began = False, now
             self._begin_episode(self._observation, now)
         else:
             self._idle(now)
@@ -244,7 +244,7 @@ class RealTimeLoop(BetweenEpisodes):
             self._account(self._outcome(now), now, seen=False)
         elif self._commanding:
             self.controller.abandon()
-            self._obey(now)
+            self._send_external(now)
         else:
             self._pause(now, reason)
 
@@ -271,8 +271,8 @@ class RealTimeLoop(BetweenEpisodes):
                 self._callbacks.warn(problem)
             self.preparation.end_episode(self.controller.limiter.last_command)
             if self._commanding:
-                self._guided = True
-                self._obey(now)
+                self._externally_moved = True
+                self._send_external(now)
             else:
                 self._hold(now, '')
         return over

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.control.command_limiter import CommandLimiter
-from residual_rl_ros.control.gates import still_told
+from residual_rl_ros.control.gates import start_reference
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.control.takeover_controls import (
     MOVED,
@@ -32,7 +32,7 @@ LEAD = 0.8
 """Share of following_limit by which a target may be ahead of the robot."""
 
 
-class Hands(StrEnum):
+class TakeoverState(StrEnum):
     """Who has the robot."""
 
     OFF = 'off'
@@ -104,7 +104,7 @@ class Takeover:
 
     def __init__(self, config: TakeoverConfig, action: ActionSpec, period_s: float) -> None:
         config.check(action, period_s)
-        self.hands = Hands.OFF
+        self.state = TakeoverState.OFF
         self.presses = Presses(config.keys)
         """What is said of buttons."""
         self.problem = ''
@@ -151,20 +151,20 @@ class Takeover:
         """
         measured = self._believed(measured)
         held = not self.silent(now) and self._let_go and self._is_held(now)
-        if self.hands is Hands.OFF:
+        if self.state is TakeoverState.OFF:
             if not held or (measured is None and not self._action.goes_to_zero.all()):
                 return None
             start = np.zeros(self._action.size) if measured is None else measured
-            self._target = still_told(self._safety, start, told)
+            self._target = start_reference(self._safety, start, told)
         elif self.silent(now):
-            self.hands = Hands.LOST
+            self.state = TakeoverState.LOST
             return self.at_rest()
         elif not held:
-            if self.hands is Hands.ON:
-                self.hands = Hands.OFF
+            if self.state is TakeoverState.ON:
+                self.state = TakeoverState.OFF
                 return None
             return self.at_rest()
-        self.hands = Hands.ON
+        self.state = TakeoverState.ON
         return self._moved_on(measured)
 
     def _believed(self, measured: Array | None) -> Array | None:

@@ -173,7 +173,7 @@ class Learner:
             self.updates.postpone(due)
             return None
         self.updates.take(due, pulse)
-        if self._publication_due or not self.updates.sound:
+        if self._publication_due or not self.updates.are_finite:
             self.updates.recover()
         if not self._publication_due:
             return None

@@ -84,7 +84,7 @@ class Updates:
         self.recover()
 
     @property
-    def sound(self) -> bool:
+    def are_finite(self) -> bool:
         """Whether the metrics of the latest updates are finite."""
         return all(map(math.isfinite, self._latest.values()))
 

@@ -152,7 +152,7 @@ class _Attention:
         helping = self._helped is not None
         self._row = self._row + 1 if self._differs(own) is not helping else 0
         if self._helped is not None:
-            if not self._hands_back(self._helped):
+            if not self._returns_control(self._helped):
                 self._helped += 1
                 return self._command(own)
             self._helped, self._row = None, 0
@@ -170,7 +170,7 @@ class _Attention:
         apart = np.abs(planned - own)[used] / bound[used]
         return bool(apart.max() > self._operator.config.deadband)
 
-    def _hands_back(self, helped: int) -> bool:
+    def _returns_control(self, helped: int) -> bool:
         operator = self._operator
         agreed = self._row >= operator.watch and helped >= operator.shortest
         return agreed or helped >= operator.longest

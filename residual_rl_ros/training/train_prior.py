@@ -105,7 +105,7 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
         preset=options.preset,
         overrides=dict(options.overrides),
         control_steps=options.steps,
-    ).rewarded_by(options.add_on)
+    ).with_add_ons(options.add_on)
     run = TrainOptions(
         config,
         options.seed,
@@ -117,7 +117,7 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
     run_training(run, console)
     _, policy = decode_weights(read_actor(run.output_dir))
     export(policy, metadata, options.out)
-    played = finetune_for_environment(name, options.out, 0.0, folder).rewarded_by(options.add_on)
+    played = finetune_for_environment(name, options.out, 0.0, folder).with_add_ons(options.add_on)
     seeds = range(CARD_SEED, CARD_SEED + options.episodes)
     found = score(list(evaluate(played, seeds, workers=1)))
     return write_card(options, rule, found)

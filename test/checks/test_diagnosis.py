@@ -235,7 +235,7 @@ def test_starts_that_would_have_the_noise_of_others_are_refused() -> None:
 
 
 def test_a_task_without_success_is_refused_before_anything_is_played() -> None:
-    config = load_run('push_to_goal').told_by('return')
+    config = load_run('push_to_goal').with_success('return')
     with pytest.raises(ConfigError, match='push_to_goal tells no success'):
         run_diagnosis(config, options(), Console(quiet=True))
 

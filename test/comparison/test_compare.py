@@ -47,7 +47,7 @@ STEPS = 400
 
 
 def options(out: Path, *variants: str, seeds: tuple[int, ...] = (0, 1)) -> CompareOptions:
-    config = replace(load_run('peg_insert').told_by('success:end'), control_steps=STEPS)
+    config = replace(load_run('peg_insert').with_success('success:end'), control_steps=STEPS)
     return CompareOptions(
         [config],
         [Variant.parse(text) for text in variants],

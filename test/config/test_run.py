@@ -94,8 +94,8 @@ def test_add_ons_are_checked_with_the_run_and_their_names_with_its_robot(tmp_pat
     assert config.resolve().config is config
     option = 'speed_limit:velocities=[state.x99],limit=0.5'
     with pytest.raises(ConfigError, match=r"no observation 'state\.x99'; did you mean"):
-        config.rewarded_by([option]).resolve()
-    assert config.rewarded_by([]) is config
+        config.with_add_ons([option]).resolve()
+    assert config.with_add_ons([]) is config
     with pytest.raises(ConfigError, match='limit is missing'):
         load_run(str(write(tmp_path / 'run.yaml', add_on=[{'name': 'speed_limit'}])))
 

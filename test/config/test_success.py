@@ -39,8 +39,8 @@ def test_a_criterion_that_does_not_exist_is_refused_with_what_does(text: str) ->
 def test_a_run_says_how_its_task_tells_success() -> None:
     config = load_run('fetch_pick_and_place')
     assert config.success == 'is_success:stop'
-    assert config.told_by(None) is config
-    assert config.told_by('success').success == 'success:once'
+    assert config.with_success(None) is config
+    assert config.with_success('success').success == 'success:once'
     with pytest.raises(ConfigError, match=r"run.yaml: success is 'success:twice', expected auto"):
         run_config(
             {

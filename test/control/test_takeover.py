@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from residual_rl_ros.control.takeover import Hands, Takeover
+from residual_rl_ros.control.takeover import Takeover, TakeoverState
 from residual_rl_ros.control.takeover_controls import TakeoverConfig, load_takeover
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import resource_path
@@ -86,10 +86,10 @@ def test_positions_go_on_from_where_the_robot_is_while_the_deadman_is_held(pad: 
     np.testing.assert_allclose(pad.command(), HERE + np.array([0.025, 0.0, 0.0]))
     pad.says(axes_0=0.0, buttons_1=1.0)
     np.testing.assert_allclose(pad.command(), HERE + np.array([0.025, -0.025, 0.0]))
-    assert pad.takeover.hands is Hands.ON
+    assert pad.takeover.state is TakeoverState.ON
     pad.says(buttons_4=0.0)
     assert pad.command() is None
-    assert pad.takeover.hands is Hands.OFF
+    assert pad.takeover.state is TakeoverState.OFF
 
 
 def test_a_gripper_that_holds_something_keeps_its_grip_when_somebody_takes_over(pad: Pad) -> None:
@@ -182,13 +182,13 @@ def test_a_pad_that_is_unplugged_while_held_leaves_the_robot_at_rest_and_does_no
     pad.now += 0.3
     for _ in range(5):
         np.testing.assert_array_equal(pad.command(), stopped)
-    assert pad.takeover.hands is Hands.LOST
+    assert pad.takeover.state is TakeoverState.LOST
     # Plugged in again it says that nothing is held, which nobody has let go.
     pad.says(axes_0=0.0, buttons_4=0.0)
     np.testing.assert_array_equal(pad.command(), stopped)
     pad.says(buttons_4=1.0)
     pad.command()
-    assert pad.takeover.hands is Hands.ON
+    assert pad.takeover.state is TakeoverState.ON
     pad.says(buttons_4=0.0)
     assert pad.command() is None
 
@@ -196,7 +196,7 @@ def test_a_pad_that_is_unplugged_while_held_leaves_the_robot_at_rest_and_does_no
 def test_nobody_takes_over_a_robot_that_is_not_measured(pad: Pad) -> None:
     pad.says(buttons_4=1.0)
     assert pad.command(None) is None
-    assert pad.takeover.hands is Hands.OFF
+    assert pad.takeover.state is TakeoverState.OFF
 
 
 def test_with_deadman_moved_the_robot_is_handed_back_some_time_after_the_last_motion(

@@ -47,7 +47,7 @@ def write(path: Path, action: float = 0.05) -> Path:
 def options(folder: Path, *paths: Path, preset: str = 'resfit', **changes: Any) -> TrainOptions:
     base = write_base(folder / 'base.onnx')
     config = finetune_for_environment('Solved-v0', base, 0.1, folder)
-    config = config.told_by('solved:stop').with_preset(preset).changed(SMALL)
+    config = config.with_success('solved:stop').with_preset(preset).changed(SMALL)
     config = replace(config, control_steps=24, decision_steps=2)
     return TrainOptions(
         config, 0, folder / 'out', recordings=Recordings(paths), paired_seeds=0, **changes

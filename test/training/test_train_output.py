@@ -70,7 +70,7 @@ def test_an_add_on_that_the_preset_does_not_learn_is_said_to_be_measured_alone(
     (tmp_path / 'out').write_text('in the way')
     said = io.StringIO()
     run = options(tmp_path / 'out')
-    run = replace(run, config=run.config.rewarded_by(['hopper_height:reads=tool.position.z']))
+    run = replace(run, config=run.config.with_add_ons(['hopper_height:reads=tool.position.z']))
     with pytest.raises(OutputError):
         run_training(run, Console(file=said, width=1000))
     assert (

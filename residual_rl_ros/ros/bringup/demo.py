@@ -95,7 +95,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     if options.domain is not None:
         domain_number('--domain', str(options.domain))
     success = settle_success(config.task, config.success, lambda text: say(console, text))
-    options = replace(options, config=(config := config.told_by(success)))
+    options = replace(options, config=(config := config.with_success(success)))
     run = config.resolve()
     config.learner_config()
     if config.operator:

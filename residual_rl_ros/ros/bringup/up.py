@@ -55,7 +55,7 @@ SHOWN = {
     ),
     'recorder_node': ('messages',),
     'reward_node': ('asked', 'answered', 'successes'),
-    'takeover_node': ('hands', 'takeovers'),
+    'takeover_node': ('takeover_state', 'takeovers'),
     'learner_node': (
         *('phase', 'paused', 'episodes', 'success_recent', 'updates', 'queue', 'missing'),
         'rollbacks',
@@ -67,7 +67,7 @@ TOLD = {
         *('active', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover', 'residual_on'),
         'epoch',
     ),
-    'takeover_node': ('hands',),
+    'takeover_node': ('takeover_state',),
     'learner_node': ('phase', 'paused', 'rollbacks'),
 }
 """Diagnostics of which each change is told where there is no terminal."""

@@ -108,7 +108,7 @@ class LearnerNode(ManagedNode):
         period_s = parameters.diagnostics_period_s
         Diagnostics(self, self._report, period_s, concerns=LEARNER_CONCERNS)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(WATCH_PERIOD_S, self._give_way, clock=steady)
+        self.create_timer(WATCH_PERIOD_S, self._check_rival, clock=steady)
 
     def _create_publisher(self) -> None:
         create = self.create_lifecycle_publisher
@@ -277,7 +277,7 @@ class LearnerNode(ManagedNode):
         except MalformedTransitionError as error:
             self.warn(f'transition of {feed} dropped: {error}')
             return
-        self._overtake(transition.epoch, transition.policy_sequence)
+        self._advance_epoch(transition.epoch, transition.policy_sequence)
         rollbacks = len(self._learner.judge.rollbacks)
         backlog = len(self._jobs)
         weights = self._learner.ingest(
@@ -293,7 +293,7 @@ class LearnerNode(ManagedNode):
             if self._output is not None:
                 self._output.log.write(self._learner)
 
-    def _overtake(self, epoch: int, sequence: int) -> None:
+    def _advance_epoch(self, epoch: int, sequence: int) -> None:
         """Begin an epoch after one that robots know and this learner, killed since, does not."""
         learner = self._learner
         assert learner is not None
@@ -314,21 +314,21 @@ class LearnerNode(ManagedNode):
         """
         rival = self._publisher.wait()
         if rival:
-            raise self._second(rival)
+            raise self._rival_error(rival)
         if self._weights:
             self._publish(self._weights)
 
-    def _second(self, rival: str) -> ConfigError:
+    def _rival_error(self, rival: str) -> ConfigError:
         return ConfigError(
             f'{rival} publishes {self._actor_publisher.topic_name} already: stop that learner, or '
             'run this one in another namespace'
         )
 
-    def _give_way(self) -> None:
+    def _check_rival(self) -> None:
         """End if a learner that was there before shows up late."""
         rival = self._publisher.rival()
         if rival and self.active and self.failure is None:
-            self.failure = self._second(rival)
+            self.failure = self._rival_error(rival)
             self.get_logger().error(str(self.failure))
             self.request_stop()
 

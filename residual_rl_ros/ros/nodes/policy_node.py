@@ -380,7 +380,7 @@ class PolicyNode(ManagedNode):
         self.get_logger().error(f'fault: {reason}')
         self.trigger_deactivate()
 
-    def _unnoticed(self) -> str:
+    def _silent_failures(self) -> str:
         """Return what no control step notices: there is none, or nobody hears it."""
         missing = ''
         if isinstance(self._loop, RealTimeLoop):
@@ -393,7 +393,7 @@ class PolicyNode(ManagedNode):
             self._loop.take_weights()  # While inactive no tick does.
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
-        elif problem := self._problem or (self._unnoticed() if self.active else ''):
+        elif problem := self._problem or (self._silent_failures() if self.active else ''):
             level, message = WARN, problem
         else:
             level, message = OK, 'running' if self.active else 'inactive'

@@ -20,7 +20,7 @@ from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.control.takeover import Hands, Takeover
+from residual_rl_ros.control.takeover import Takeover, TakeoverState
 from residual_rl_ros.control.takeover_controls import (
     BUTTON_SERVICES,
     JOY,
@@ -91,7 +91,7 @@ class TakeoverNode(ManagedNode):
     def deactivate(self) -> None:
         """Leave the robot at rest, and in the operator's hands: nobody has given it back."""
         self.destroy_timer(self._timer)
-        if self._takeover.hands is not Hands.OFF:
+        if self._takeover.state is not TakeoverState.OFF:
             self._publish(self._takeover.at_rest())
         self._terminal.close()
 
@@ -191,18 +191,18 @@ class TakeoverNode(ManagedNode):
     def _tick(self) -> None:
         if self._config.keys.input == KEYBOARD:
             self._read_keyboard()
-        before, now = self._takeover.hands, time.monotonic()
+        before, now = self._takeover.state, time.monotonic()
         told_s = max(TOLD_S, TOLD_PERIODS * self._period)
         told = self._told if now - self._told_at <= told_s else None
         command = self._takeover.command(self._measured(), now, told)
         if command is not None:
-            self._takeovers += before is Hands.OFF
+            self._takeovers += before is TakeoverState.OFF
             self._publish(command)
-        elif before is not Hands.OFF:
+        elif before is not TakeoverState.OFF:
             self._active.publish(Bool(data=False))
         if self._takeover.problem:
             self.warn(self._takeover.problem)
-        if self._takeover.hands is Hands.LOST:
+        if self._takeover.state is TakeoverState.LOST:
             self.warn(
                 f'nothing is heard of the operator ({self._config.topic}): the robot stands still '
                 'until the deadman is held again, and let go'
@@ -217,7 +217,7 @@ class TakeoverNode(ManagedNode):
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         values = {
             'active': self.active,
-            'hands': self._takeover.hands.value,
+            'takeover_state': self._takeover.state.value,
             'takeovers': self._takeovers,
             'refused_inputs': self._refused,
         }

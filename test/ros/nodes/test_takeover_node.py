@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator has in his hands is read as his file says, or refused by name."""
+"""What an operator has in his state is read as his file says, or refused by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geometry_msgs.msg import Twist
 from sensor_msgs.msg import Joy
 from std_srvs.srv import SetBool
 
-from residual_rl_ros.control.takeover import Hands, Presses
+from residual_rl_ros.control.takeover import Presses, TakeoverState
 from residual_rl_ros.control.takeover_controls import (
     AxisKeys,
     TakeoverConfig,
@@ -124,7 +124,7 @@ def test_what_a_slow_robot_was_told_counts_until_it_is_told_anew(
     monkeypatch.setattr(takeover_node.time, 'monotonic', partial(float, 100.0))
     heard: list[Any] = []
     takeover = SimpleNamespace(
-        hands=Hands.OFF, problem='', command=lambda measured, now, told: heard.append(told)
+        state=TakeoverState.OFF, problem='', command=lambda measured, now, told: heard.append(told)
     )
     node: Any = SimpleNamespace(
         _config=SimpleNamespace(keys=SimpleNamespace(input='joy')),
@@ -141,8 +141,8 @@ def test_what_a_slow_robot_was_told_counts_until_it_is_told_anew(
 
 def test_a_node_that_is_deactivated_leaves_the_robot_at_rest_unless_the_policy_has_it() -> None:
     published: list[str] = []
-    for hands in Hands:
-        takeover = SimpleNamespace(hands=hands, at_rest=partial('at rest, {}'.format, hands.value))
+    for state in TakeoverState:
+        takeover = SimpleNamespace(state=state, at_rest=partial('at rest, {}'.format, state.value))
         node: Any = SimpleNamespace(
             destroy_timer=lambda timer: None,
             _timer=None,
