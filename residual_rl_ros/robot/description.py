@@ -20,6 +20,7 @@ from residual_rl_ros.robot.action_section import LIMITS, ActionSection
 from residual_rl_ros.robot.action_spec import ActionSpec, check_names
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
+from residual_rl_ros.robot.consistency import TAKEOVER, contradictions
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
 from residual_rl_ros.robot.observation_section import ObservationSection
@@ -29,8 +30,6 @@ from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel
 from residual_rl_ros.robot.urdf import TOPIC, Urdf
 from residual_rl_ros.schema import read_section, read_yaml
 
-TAKEOVER = 'takeover/command'
-"""Topic of an operator's commands."""
 Keys = TypeVar('Keys')
 
 
@@ -240,18 +239,7 @@ class _Description:
             check_names('observation', robot.observation_names)
         except ConfigError as error:
             raise ConfigError(self._source, [f'robot: {error}']) from error
-        channel_of = {name: each for each in channels for name in each.observation_names}
-        for measured in spec.measured_by:
-            if measured not in channel_of:
-                self._problems.append(
-                    f'robot.action.measured_by names {measured!r}, which no channel provides'
-                )
-            elif channel_of[measured].latched:
-                self._problems.append(
-                    f'robot.action.measured_by names {measured!r}, of the latched channel '
-                    f'{channel_of[measured].name!r}, whose values are never too old: expected a '
-                    'channel with max_age_s'
-                )
+        self._problems += contradictions(spec, robot.commands, channels, stops, action.urdf)
         self._check()
         return robot
 

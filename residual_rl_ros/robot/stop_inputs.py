@@ -61,6 +61,24 @@ def check_stop_input(stop: StopInput, example: Any) -> None:
         ConfigError: the message has no such field, or it is no number, text or vector.
     """
     _stop_reason(stop, example)
+    try:
+        value = _value(stop, example)
+    except LookupError:
+        return  # An empty list does not tell of what type its elements are.
+    where = f'robot.stop_inputs.{stop.name}'
+    numeric = not isinstance(value, (bool, str))
+    if not numeric and np.isfinite(stop.limit):
+        raise ConfigError(
+            f'{where}.limit is {stop.limit:g}, but {stop.field} is a {type(value).__name__}: it '
+            'never stops; name the values that stop in bad'
+        )
+    for bad in stop.bad:
+        if isinstance(value, bool):
+            never, expected = bad.lower() not in ('true', 'false'), 'true or false'
+        else:
+            never, expected = numeric and np.isnan(as_number(bad)), 'numbers'
+        if never:
+            raise ConfigError(f'{where}.bad has {bad!r}, expected {expected}: it never stops')
 
 
 def stop_reason(stop: StopInput, message: Any) -> str:
@@ -79,11 +97,25 @@ def stop_reason(stop: StopInput, message: Any) -> str:
 
 
 def _stop_reason(stop: StopInput, message: Any) -> str:
+    try:
+        value = _value(stop, message)
+    except LookupError as error:
+        return f'stop input {stop.name!r}: {stop.topic} has no {error.args[0]}'
+    if not stop.says_stop(value):
+        return ''
+    return f'stop input {stop.name!r}: {stop.topic} {stop.field} is {value}'
+
+
+def _value(stop: StopInput, message: Any) -> bool | float | str:
+    """Return what a message says in the field of a stop input.
+
+    Raises:
+        LookupError: no element of a list is the one that is asked for.
+        ConfigError: see `check_stop_input`.
+    """
     where = f'robot.stop_inputs.{stop.name}.field'
     try:
         value = _pick(message, stop.field)
-    except LookupError as error:
-        return f'stop input {stop.name!r}: {stop.topic} has no {error.args[0]}'
     except (AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f'{where} is {stop.field!r}: {stop.type}: {error}') from error
     if all(hasattr(value, axis) for axis in 'xyz'):
@@ -92,9 +124,7 @@ def _stop_reason(stop: StopInput, message: Any) -> str:
         value = value[0]
     if not isinstance(value, (bool, int, float, str)):
         raise ConfigError(f'{where} is {stop.field!r}, expected a number, a text or x, y, z')
-    if not stop.says_stop(value):
-        return ''
-    return f'stop input {stop.name!r}: {stop.topic} {stop.field} is {value}'
+    return value
 
 
 def _pick(message: Any, path: str) -> Any:
@@ -107,6 +137,8 @@ def _pick(message: Any, path: str) -> Any:
     value = message
     for part in filter(None, re.split(r'\.|(\[[^\]]*\])', path)):
         if not part.startswith('['):
+            if part.startswith('_'):
+                raise ValueError(f'{part} is no field of a message')
             value = getattr(value, part)
             continue
         key, is_key, wanted = part[1:-1].partition('=')

@@ -265,7 +265,7 @@ def test_a_ur5e_on_mock_hardware_has_topics_and_limits_of_the_arm() -> None:
 def test_a_command_is_described_by_its_type() -> None:
     command = RobotConfig.from_mapping(edited('command', TRAJECTORY_COMMAND)).commands[0]
     assert (command.type, command.joints) == (TRAJECTORY, ('a', 'b'))
-    command = RobotConfig.from_mapping(edited('command', TWIST_COMMAND)).commands[0]
+    command = RobotConfig.from_mapping(with_hold(MISSING, {}, TWIST_COMMAND)).commands[0]
     assert (command.fields, command.frame_id) == (('linear.x', 'angular.z'), 'base_link')
 
 
@@ -287,8 +287,9 @@ VELOCITIES: dict[str, Any] = {'units': ['rad/s', 'rad/s']}
 
 
 def with_hold(hold: object, action: dict[str, Any], command: dict[str, Any]) -> dict[str, Any]:
-    """Return the description with another action and command."""
+    """Return the description with another action, of which nothing is measured, and command."""
     description = copy.deepcopy(DESCRIPTION)
+    del description['action']['measured_by']
     description['action'] |= action
     description['command'] = {**command, **({} if hold is MISSING else {'hold': hold})}
     return description

@@ -59,6 +59,24 @@ def test_a_field_that_the_type_does_not_have_is_refused(field: str) -> None:
         check_stop_input(stop(field, bad=('1',)), Message(controllers=[1], data=1.0))
 
 
+@pytest.mark.parametrize(
+    ('given', 'value', 'said'),
+    [
+        (stop('data', bad=('1',)), False, "bad has '1', expected true or false: it never stops"),
+        (stop('data', limit=0.5), False, 'limit is 0.5, but data is a bool: it never stops'),
+        (stop('data', limit=0.5), '', 'limit is 0.5, but data is a str'),
+        (stop('data', bad=('PROTECTIVE_STOP',)), 0, "bad has 'PROTECTIVE_STOP', expected numbers"),
+        (stop('data', bad=('1.5', 'x')), 0.0, "bad has 'x', expected numbers"),
+        (stop('__module__', bad=('1',)), 0.0, '__module__ is no field of a message'),
+    ],
+)
+def test_a_stop_input_that_can_never_stop_is_refused(
+    given: StopInput, value: object, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_stop_input(given, Message(data=value))
+
+
 @pytest.mark.parametrize('part', ['stat', 'state'])
 def test_a_field_that_the_elements_of_a_list_do_not_have_holds(part: str) -> None:
     """An empty list has not told."""

@@ -45,7 +45,7 @@ def description(file: Path | str, joints: tuple[str, ...], **action: Any) -> dic
             'arm': {
                 'topic': 'joint_states',
                 'type': JOINT_STATE,
-                'fields': ['position'],
+                'fields': ['position', 'velocity', 'effort'],
                 'joints': list(joints),
                 'max_age_s': 0.2,
             },
@@ -84,18 +84,18 @@ def test_limits_that_are_written_stay_bit_for_bit_and_fill_nothing(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ('units', 'lower', 'upper'),
+    ('units', 'measured', 'lower', 'upper'),
     [
-        ('rad/s', -1.0, 1.0),
-        ('rad/step', -0.05, 0.05),
-        ('N m', -150.0, 150.0),
+        ('rad/s', 'velocity', -1.0, 1.0),
+        ('rad/step', 'position', -0.05, 0.05),
+        ('N m', 'effort', -150.0, 150.0),
     ],
 )
 def test_velocities_increments_and_efforts_have_limits_too(
-    tmp_path: Path, units: str, lower: float, upper: float
+    tmp_path: Path, units: str, measured: str, lower: float, upper: float
 ) -> None:
     """What they may change in a second no URDF says."""
-    more = {'units': [units] * 2}
+    more = {'units': [units] * 2, 'measured_by': [f'arm.{measured}.a', f'arm.{measured}.b']}
     action = made(tmp_path, two_links(), max_velocity=[1.0, 1.0], **more).action
     np.testing.assert_allclose([action.lower, action.upper], [[lower] * 2, [upper] * 2])
     with pytest.raises(ConfigError, match=r'max_velocity is missing, .* none for a.position, b'):
