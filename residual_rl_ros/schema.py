@@ -37,6 +37,7 @@ WANTED = {
 """Types of values, and how an error names them."""
 NUMBERS = (int, float, tuple[int, ...], tuple[float, ...])
 """Types of numbers."""
+NAMESPACE = re.compile(r'/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*/?', re.ASCII)
 ROS_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 """Name of a topic, a service or an action; ROS ends the process that asks for another one."""
 EXPONENT = re.compile(r'([+-]?(?=\.?\d)\d*)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
@@ -182,7 +183,8 @@ def written_otherwise(value: Any) -> str:
         found = EXPONENT.fullmatch(each) if isinstance(each, str) else None
         if found is not None:
             whole, part, sign, power = found.groups()
-            return f'; to YAML {each} is a string: write {whole}{part or ".0"}e{sign or "+"}{power}'
+            written = f'{whole}{part or ".0"}e{sign or "+"}{power}'
+            return '' if written == each else f'; to YAML {each} is a string: write {written}'
     return ''
 
 

@@ -28,6 +28,7 @@ from residual_rl_ros.cli.options import (
     MaybeText,
     NamespaceOption,
     SeedOption,
+    check_namespaces,
     progress_bars,
     reading_bar,
 )
@@ -195,10 +196,14 @@ def play(
         float, typer.Option(min=0.0, help='Transitions per second; default: as recorded.')
     ] = 0.0,
     namespace: Annotated[
-        MaybeText, typer.Option(help='Namespace to publish in; default: the recorded one.')
+        MaybeText,
+        typer.Option(
+            callback=check_namespaces,
+            help='Namespace to publish in; default: the recorded one.',
+        ),
     ] = None,
     wait: Annotated[
-        float, typer.Option(min=0.0, help='How long to wait for a learner [s].')
+        float, typer.Option(min=0.0, max=86400.0, help='How long to wait for a learner [s].')
     ] = 30.0,
 ) -> None:
     """Play transition bags into a running learner, as their robot would send them."""
@@ -214,6 +219,7 @@ def play(
         ) as bars:
             task = bars.add_task('', total=None)
             options = PlayOptions(rate, namespace, wait)
+            console.print(f'waiting up to {wait:g} s for a learner that listens')
             sent = play(opened, options, lambda: bars.update(task, advance=1))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -233,7 +239,9 @@ def export(
     task: Annotated[str, typer.Option(help='What the robot does, in words.')] = '',
     fps: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help='Decisions per second; default: measured by the stamps.'),
+        typer.Option(
+            min=0.01, max=1e4, help='Decisions per second; default: measured by the stamps.'
+        ),
     ] = None,
 ) -> None:
     """Write transition bags as a LeRobot dataset (v3.0, Parquet); needs the extra `lerobot`.

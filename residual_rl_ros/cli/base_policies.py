@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for what runs on a robot: import and check a base policy, export a run.
+"""Commands for what runs on a robot: train, import and check a base policy, export a run.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -17,13 +17,17 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.cli.options import (
+    MAX_SEED,
+    AddOnOption,
     JsonOption,
     MaybeFloat,
     MaybeInt,
     MaybePath,
     MaybeText,
+    MaybeTexts,
     ScaleOption,
     SuccessOption,
+    assignments,
     environment_run,
     scale_of,
 )
@@ -31,6 +35,68 @@ from residual_rl_ros.errors import PolicyImportError, ResidualRLError
 
 if TYPE_CHECKING:
     from residual_rl_ros.checks.diagnosis import Diagnosis, DiagnosisOptions
+
+
+def train_base(
+    task: Annotated[str, typer.Option(help='Task with a recipe in config/base_policies/.')],
+    out: Annotated[Path, typer.Option(help='Folder for the model and its card.')] = Path('models'),
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Training seed.')] = 0,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help='Held-out seeds for the success in the card.')
+    ] = 200,
+) -> None:
+    """Train a base policy from scripted demonstrations and write its model card."""
+    from residual_rl_ros.pretraining.model_card import train_with_card
+
+    train_with_card(task, out, seed, evaluate, Console(stderr=True))
+
+
+def train_prior(
+    env: Annotated[str, typer.Option(help='Task of this package or gymnasium id.')],
+    out: Annotated[Path, typer.Option(help='The model; its card is written beside it.')],
+    steps: Annotated[int, typer.Option(min=1, help='Control steps of training.')],
+    preset: Annotated[
+        str, typer.Option(help='Preset that forgets the base and learns from the basic reward.')
+    ] = 'soft_q',
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Training seed.')] = 0,
+    overrides: Annotated[
+        MaybeTexts,
+        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
+    ] = None,
+    add_on: AddOnOption = None,
+    evaluate: Annotated[
+        int, typer.Option(min=1, help='Held-out seeds for the returns in the card.')
+    ] = 100,
+    run: Annotated[
+        MaybePath, typer.Option(help='Folder of the run; default: runs/MODEL_prior.')
+    ] = None,
+    resume: Annotated[bool, typer.Option(help='Continue the run in --run.')] = False,
+) -> None:
+    """Train a base policy that tells how likely its actions are, and write its model card."""
+    from residual_rl_ros.training.train_prior import PriorOptions, train_prior
+
+    changes, asked = assignments(overrides or []), tuple(add_on or ())
+    folder = run or Path('runs') / f'{out.stem}_prior'
+    options = PriorOptions(env, preset, steps, seed, out, folder, changes, asked, evaluate, resume)
+    console = Console(stderr=True)
+    console.print(f'card: {train_prior(options, console)}')
+
+
+def train_encoder(
+    task: Annotated[str, typer.Option(help='Task with a camera.')],
+    out: Annotated[Path, typer.Option(help='Folder for the encoder and its card.')] = Path(
+        'models/encoders'
+    ),
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Training seed.')] = 0,
+) -> None:
+    """Train the image encoder of a task with a camera and write its model card."""
+    from residual_rl_ros.pretraining.train_encoder import train_encoder_with_card
+
+    console = Console(stderr=True)
+    error = train_encoder_with_card(
+        task, out, seed, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
+    )
+    console.print(f'mean error: {error}')
 
 
 def import_base(
@@ -159,7 +225,7 @@ def check_base(
     first_seed: Annotated[
         MaybeInt, typer.Option(min=0, help='First environment seed; default: 30000.')
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help='Seed of the intervals.')] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Seed of the intervals.')] = 0,
     workers: Annotated[int, typer.Option(min=1, help='Processes that play.')] = 2,
     as_json: JsonOption = False,
 ) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
+    MAX_SEED,
     AddOnOption,
     BaseOption,
     DemonstrationsOption,
@@ -214,7 +215,9 @@ def evaluate(
         MaybeInt,
         typer.Option(min=0, help='First environment seed; default: the reserved ones.'),
     ] = None,
-    order_seed: Annotated[int, typer.Option(min=0, help='Seed of the blind order.')] = 0,
+    order_seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help='Seed of the blind order.')
+    ] = 0,
     success: SuccessOption = None,
     add_on: AddOnOption = None,
     planner: Annotated[

@@ -23,7 +23,6 @@ from residual_rl_ros.cli import (
     planning,
     robots,
 )
-from residual_rl_ros.cli import robots as models
 from residual_rl_ros.cli.options import INTERRUPTED
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.common.process import stop_signals
@@ -57,20 +56,27 @@ def options(
 
 
 for command in (
-    *(learning.demo, learning.train, learning.evaluate, comparing.compare, comparing.benchmark),
-    *(base_policies.check_base, base_policies.import_base),
-    *(models.train_base, models.train_prior, models.train_encoder),
-    *(planning.train_dynamics, planning.planner, base_policies.export),
-    *(
-        robots.check_robot,
-        robots.describe_robot,
-        robots.security_policy,
-        robots.layouts,
-        robots.up,
-        robots.operator,
-        robots.dashboard,
-        robots.customise,
-    ),
+    learning.demo,
+    learning.train,
+    learning.evaluate,
+    comparing.compare,
+    comparing.benchmark,
+    base_policies.check_base,
+    base_policies.import_base,
+    base_policies.train_base,
+    base_policies.train_prior,
+    base_policies.train_encoder,
+    planning.train_dynamics,
+    planning.planner,
+    base_policies.export,
+    robots.check_robot,
+    robots.describe_robot,
+    robots.security_policy,
+    robots.layouts,
+    robots.up,
+    robots.operator,
+    robots.dashboard,
+    robots.customise,
 ):
     app.command()(command)
 bench = typer.Typer(no_args_is_help=True, help='Measure speed.')
@@ -106,7 +112,8 @@ def main() -> None:
             print(f'error: {str(error.filename)[:200]!r}: {error.strerror}', file=sys.stderr)
             raise SystemExit(BAD_INPUT) from None
         if error.errno != errno.EIO:
-            raise
+            print(f'error: the output cannot be written: {error.strerror}', file=sys.stderr)
+            raise SystemExit(BAD_INPUT) from None
         # The terminal has closed. Python would complain at its end, when it empties its buffers.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from residual_rl_ros.errors import FormatError, ResidualRLError
+from residual_rl_ros.schema import NAMESPACE
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
@@ -45,7 +46,9 @@ ScaleOption = Annotated[
     MaybeFloat,
     typer.Option('--scale', help=f'Residual scale lambda for --env; default: {USUAL_SCALE:g}.'),
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help='Learner seed.')]
+MAX_SEED = 2**31 - 1
+"""Largest seed; environment seeds are a million times as large."""
+SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Learner seed.')]
 StepsOption = Annotated[
     MaybeInt, typer.Option(min=1, help='Control steps of a run; default: the configuration.')
 ]
@@ -98,7 +101,26 @@ OperatorOption = Annotated[
 NumbersOption = Annotated[
     MaybeTexts, typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.')
 ]
-NamespaceOption = Annotated[str, typer.Option(help='Namespace of the robot.')]
+
+
+def check_namespaces(given: str | list[str] | None) -> str | list[str] | None:
+    """Refuse namespaces that ROS does not know, before anything is started.
+
+    Raises:
+        ResidualRLError: names the wrong one.
+    """
+    for name in [given] if isinstance(given, str) else given or []:
+        if name.strip('/') and NAMESPACE.fullmatch(name) is None:
+            raise ResidualRLError(
+                f'namespace {name!r} is none, expected letters, digits and _ between slashes, such '
+                'as left or cell/left'
+            )
+    return given
+
+
+NamespaceOption = Annotated[
+    str, typer.Option(callback=check_namespaces, help='Namespace of the robot.')
+]
 FleetOption = Annotated[
     bool, typer.Option('--fleet', help='Its learner is shared, and in no namespace.')
 ]

@@ -8,6 +8,7 @@ Imports that take seconds are inside the commands, so that `--help` answers at o
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,9 @@ def train_dynamics(
     noise: Annotated[
         float,
         typer.Option(
-            min=0.0, help='Standard deviation of the exploration noise, in half ranges of actions.'
+            min=0.0,
+            max=10.0,
+            help='Standard deviation of the exploration noise, in half ranges of actions.',
         ),
     ] = 0.3,
     seed: SeedOption = 0,
@@ -89,6 +92,7 @@ def train_dynamics(
     from residual_rl_ros.schema import from_mapping
 
     errors = Console(stderr=True)
+    _check_new(out)
     recipe = from_mapping(DynamicsRecipe, assignments(overrides or []), '--set')
     if sum(each is not None for each in (sources or None, task, env)) != 1:
         raise ResidualRLError('give one of bags or a run, --task, or --env with --base')
@@ -133,6 +137,7 @@ def planner(
     from residual_rl_ros.rewards.composition import AddOns
     from residual_rl_ros.schema import from_mapping
 
+    _check_new(out)
     _, found = decode_weights(read_actor(model))
     if not isinstance(found, MppiPlanner):
         raise ResidualRLError(
@@ -164,6 +169,22 @@ def _run_to_play(
     if env is None or base is None:
         raise ResidualRLError('give --env together with --base')
     return finetune_for_environment(env, base, scale, out.parent)
+
+
+def _check_new(path: Path) -> None:
+    """Refuse, before hours of training, a file that exists or cannot be written.
+
+    Raises:
+        OutputError: it is one.
+    """
+    if path.exists():
+        raise OutputError(f'{str(path)!r} exists; choose another file with --out')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
 
 
 def _write(path: Path, planner: MppiPlanner) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Commands for robots and what they run: check, describe, train, bring up, operate.
+"""Commands for robots and what they run: check, describe, bring up, operate.
 
 Imports that take seconds are inside the commands, so that `--help` answers at once.
 """
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
-    AddOnOption,
+    MAX_SEED,
     FleetOption,
     MaybeFloat,
     MaybeFloats,
@@ -29,71 +29,10 @@ from residual_rl_ros.cli.options import (
     ObservationMapOption,
     TakeoverOption,
     assignments,
+    check_namespaces,
 )
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ResidualRLError
-
-
-def train_base(
-    task: Annotated[str, typer.Option(help='Task with a recipe in config/base_policies/.')],
-    out: Annotated[Path, typer.Option(help='Folder for the model and its card.')] = Path('models'),
-    seed: Annotated[int, typer.Option(min=0, help='Training seed.')] = 0,
-    evaluate: Annotated[
-        int, typer.Option(min=1, help='Held-out seeds for the success in the card.')
-    ] = 200,
-) -> None:
-    """Train a base policy from scripted demonstrations and write its model card."""
-    from residual_rl_ros.pretraining.model_card import train_with_card
-
-    train_with_card(task, out, seed, evaluate, Console(stderr=True))
-
-
-def train_prior(
-    env: Annotated[str, typer.Option(help='Task of this package or gymnasium id.')],
-    out: Annotated[Path, typer.Option(help='The model; its card is written beside it.')],
-    steps: Annotated[int, typer.Option(min=1, help='Control steps of training.')],
-    preset: Annotated[
-        str, typer.Option(help='Preset that forgets the base and learns from the basic reward.')
-    ] = 'soft_q',
-    seed: Annotated[int, typer.Option(min=0, help='Training seed.')] = 0,
-    overrides: Annotated[
-        MaybeTexts,
-        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
-    ] = None,
-    add_on: AddOnOption = None,
-    evaluate: Annotated[
-        int, typer.Option(min=1, help='Held-out seeds for the returns in the card.')
-    ] = 100,
-    run: Annotated[
-        MaybePath, typer.Option(help='Folder of the run; default: runs/MODEL_prior.')
-    ] = None,
-    resume: Annotated[bool, typer.Option(help='Continue the run in --run.')] = False,
-) -> None:
-    """Train a base policy that tells how likely its actions are, and write its model card."""
-    from residual_rl_ros.training.train_prior import PriorOptions, train_prior
-
-    changes, asked = assignments(overrides or []), tuple(add_on or ())
-    folder = run or Path('runs') / f'{out.stem}_prior'
-    options = PriorOptions(env, preset, steps, seed, out, folder, changes, asked, evaluate, resume)
-    console = Console(stderr=True)
-    console.print(f'card: {train_prior(options, console)}')
-
-
-def train_encoder(
-    task: Annotated[str, typer.Option(help='Task with a camera.')],
-    out: Annotated[Path, typer.Option(help='Folder for the encoder and its card.')] = Path(
-        'models/encoders'
-    ),
-    seed: Annotated[int, typer.Option(min=0, help='Training seed.')] = 0,
-) -> None:
-    """Train the image encoder of a task with a camera and write its model card."""
-    from residual_rl_ros.pretraining.train_encoder import train_encoder_with_card
-
-    console = Console(stderr=True)
-    error = train_encoder_with_card(
-        task, out, seed, lambda step, loss: console.print(f'step {step}: loss {loss:.6f}')
-    )
-    console.print(f'mean error: {error}')
 
 
 def describe_robot(
@@ -123,7 +62,7 @@ def check_robot(
         bool, typer.Option(help='Also listen: are topics, types, rates, names and ages right?')
     ] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help='How long to listen.')] = 5.0,
-    namespace: Annotated[str, typer.Option(help='Namespace of the policy node.')] = '',
+    namespace: NamespaceOption = '',
     takeover: TakeoverOption = '',
 ) -> None:
     """Print what a robot description says and what is wrong with it; exit code 1 if unusable."""
@@ -157,7 +96,10 @@ def check_robot(
 def security_policy(
     robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
     namespace: Annotated[
-        MaybeTexts, typer.Option(help='Namespace of the robot; again for each of a fleet.')
+        MaybeTexts,
+        typer.Option(
+            callback=check_namespaces, help='Namespace of the robot; again for each of a fleet.'
+        ),
     ] = None,
     takeover: TakeoverOption = '',
 ) -> None:
@@ -266,9 +208,14 @@ def up(
     observation_map: ObservationMapOption = None,
     namespace: Annotated[
         MaybeTexts,
-        typer.Option(help='Namespace of the robot; again for each of a fleet with one learner.'),
+        typer.Option(
+            callback=check_namespaces,
+            help='Namespace of the robot; again for each of a fleet with one learner.',
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help='Seed of policy noise and learner.')] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help='Seed of policy noise and learner.')
+    ] = 0,
 ) -> None:
     """Run what the launch files run beside a robot or a fleet, and show its state.
 
@@ -335,7 +282,10 @@ def operator(
 
 def dashboard(
     namespace: Annotated[
-        MaybeTexts, typer.Option(help='Namespace of the robot; again for each of several.')
+        MaybeTexts,
+        typer.Option(
+            callback=check_namespaces, help='Namespace of the robot; again for each of several.'
+        ),
     ] = None,
     fleet: FleetOption = False,
     robot: Annotated[

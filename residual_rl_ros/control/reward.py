@@ -49,8 +49,8 @@ class SuccessClassifier:
         self,
         path: Path,
         observation_names: Sequence[str],
-        threshold: float,
-        consecutive: int,
+        threshold: float = 0.5,
+        consecutive: int = 1,
         sha256: str = '',
     ) -> None:
         self._session = open_session(path, 'success classifier', RewardError, sha256=sha256)
@@ -112,7 +112,13 @@ def load_function(target: str, observation_names: Sequence[str]) -> RewardSource
         raise RewardError(
             f'reward function {target!r}: {error}; expected package.module:factory'
         ) from error
-    source = factory(tuple(observation_names))
+    try:
+        source = factory(tuple(observation_names))
+    except Exception as error:
+        raise RewardError(
+            f'reward function {target!r} failed with {type(error).__name__}: {error}; expected a '
+            'factory that takes the observation names'
+        ) from error
     if not callable(source):
         raise RewardError(f'reward function {target!r} returned {source!r}, nothing to call')
 

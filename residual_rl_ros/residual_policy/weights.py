@@ -253,7 +253,9 @@ def decode_weights(
         intact = fields['digest'] == _digest(tensors, fields)
     except UNREADABLE as error:
         raise WeightsError(
-            'malformed', f'weight message of {len(message)} bytes is unreadable: {error}'
+            'malformed',
+            f'weight message of {len(message)} bytes is unreadable: {error}; expected that of a '
+            'topic actor, or the actor.safetensors of a run',
         ) from error
     if not intact:
         raise WeightsError('digest', f'weights {header.version}: digest does not match the content')

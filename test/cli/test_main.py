@@ -254,3 +254,40 @@ def test_what_ends_a_command_politely_does_what_ctrl_c_does(sign: signal.Signals
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        ('check-robot', 'peg_insert', '--namespace', 'a b'),
+        ('security-policy', 'peg_insert', '--namespace', 'left', '--namespace', 'a-b'),
+        ('layouts', '--namespace', 'a b'),
+        ('dashboard', '--namespace', '1st'),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_namespace_that_is_none_is_refused_by_every_command(run, command) -> None:
+    code, _, err = run(*command)
+    assert code == 2
+    assert f'namespace {command[-1]!r} is none, expected letters, digits and _' in err
+
+
+def test_a_seed_that_no_generator_takes_is_refused(run, tmp_path: Path) -> None:
+    code, _, err = run('train', '--task', 'peg_insert', '--seed', 2**63, '--out', tmp_path)
+    assert code == 2
+    assert '2147483647' in err
+
+
+def test_an_output_that_is_full_is_no_verdict() -> None:
+    with open('/dev/full', 'w') as full:
+        ended = subprocess.run(
+            [sys.executable, '-m', 'residual_rl_ros.cli.main', 'check-robot', 'peg_insert'],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (ended.returncode, ended.stderr.splitlines()[-1:]) == (
+        2,
+        ['error: the output cannot be written: No space left on device'],
+    )

@@ -48,6 +48,23 @@ def count(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """Return a whole number above zero.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = count(text) if text.isdecimal() else 0
+    if not found:
+        raise ValueError('a whole number from 1 on')
+    return found
+
+
+def path(text: str) -> Path:
+    """Return a path; a shell expands no `~` after `:=`."""
+    return Path(text).expanduser()
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Return a number, or a list of numbers.
 
@@ -116,16 +133,16 @@ def parameter_file(text: str) -> Path:
     Raises:
         ValueError: it is none.
     """
-    path = Path(text).expanduser()
+    file = path(text)
     expected = 'a YAML file of NODE: ros__parameters: ...'
     try:
-        found = read_yaml(path)
+        found = read_yaml(file)
     except (FormatError, OSError) as error:
         raise ValueError(f'{expected} ({error})') from error
     nodes = found.values() if isinstance(found, dict) else [None]
     if not all(isinstance(node, dict) and 'ros__parameters' in node for node in nodes):
         raise ValueError(expected)
-    return path.resolve()
+    return file.resolve()
 
 
 def log_level(text: str) -> str:
@@ -216,7 +233,7 @@ ROBOT_ARGUMENTS = (
         'checkpoint',
         'runs/robot',
         'folder of the learner; one that holds a checkpoint is resumed',
-        Path,
+        path,
     ),
     Argument(
         'learner', 'true', 'false: run the residual of the checkpoint and learn nothing', truth
@@ -226,7 +243,7 @@ ROBOT_ARGUMENTS = (
         'decision_steps',
         '',
         "control steps per residual decision; empty: the checkpoint's, or 4",
-        optional(count),
+        optional(positive),
     ),
     Argument(
         'residual_scale',
@@ -243,7 +260,9 @@ ROBOT_ARGUMENTS = (
     Argument('chunk_blend_steps', '0', 'control steps over which a new chunk takes over', count),
     Argument('temporal_ensemble', '0.0', 'mean of all chunks; see the node parameter', number),
     Argument('ensemble_steps', '0', 'control steps between two chunks of that mean', count),
-    Argument('proposals', '1', "draws of the base policy's noise that a decision is given", count),
+    Argument(
+        'proposals', '1', "draws of the base policy's noise that a decision is given", positive
+    ),
     Argument('customisable', 'false', 'transitions tell the add-on reward and its weight', truth),
     Argument(
         'prior_width',
@@ -253,7 +272,7 @@ ROBOT_ARGUMENTS = (
     ),
     Argument('auto_start', 'false', 'start episodes without ~/start_episode', truth),
     Argument('seed', '0', 'seed of policy noise and learner', count),
-    Argument('classifier', '', 'ONNX success classifier that judges the episodes', optional(Path)),
+    Argument('classifier', '', 'ONNX success classifier that judges the episodes', optional(path)),
     Argument('reward', '', 'instead: package.module:factory of a reward function'),
     Argument(
         'demonstrations',
@@ -277,7 +296,7 @@ ROBOT_ARGUMENTS = (
         'record',
         '',
         'folder of a new bag of observations, commands and transitions',
-        optional(Path),
+        optional(path),
     ),
     *SHARED_ARGUMENTS,
 )

@@ -21,6 +21,7 @@ from residual_rl_ros.residual_policy.weights import (
 )
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
+from residual_rl_ros.schema import NAMESPACE
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
@@ -239,6 +240,11 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
         ConfigError: robots of a fleet would share a name or a topic, or there is a recording.
     """
     _check_apart(run)
+    if run.classifier is not None and run.reward:
+        raise ConfigError(
+            f'classifier {str(run.classifier)!r} and reward {run.reward!r} are given; give one of '
+            'them to judge the episodes'
+        )
     if run.record is not None and run.record.exists():
         raise ConfigError(f'record folder {str(run.record)!r} exists already; choose a new one')
     learning = run.output_dir is not None
@@ -351,9 +357,9 @@ def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
     if actor is not None and (steps is None or scale is None):
         _, policy = decode_weights(read_actor(actor))
         layout = policy.architecture.layout
-        steps = steps or layout.decision_steps
+        steps = layout.decision_steps if steps is None else steps
         scale = residual_scale(layout) if scale is None else scale
-    return steps or DECISION_STEPS, list(scale or (RESIDUAL_SCALE,))
+    return DECISION_STEPS if steps is None else steps, list(scale or (RESIDUAL_SCALE,))
 
 
 def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:
@@ -380,12 +386,17 @@ def own_names(robot: RobotConfig) -> tuple[str, ...]:
 
 
 def _check_apart(run: RobotRun) -> None:
-    """Refuse a fleet whose robots would share a namespace, a topic or a service.
+    """Refuse a namespace that is none, and a fleet whose robots would share one, or a topic.
 
     Raises:
         ConfigError: they would.
     """
     names = [namespace.strip('/') for namespace in run.namespaces]
+    for name in filter(None, names):
+        if NAMESPACE.fullmatch(name) is None:
+            raise ConfigError(
+                f'namespace {name!r} is none, expected letters, digits and _ between slashes'
+            )
     if len(names) == 1:
         return
     if len(set(names)) < len(names) or '' in names:

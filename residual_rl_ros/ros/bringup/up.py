@@ -23,8 +23,9 @@ from rich.table import Table
 
 from residual_rl_ros.base_policy.metadata import columns_for
 from residual_rl_ros.base_policy.onnx_policy import metadata_of, read_policy_model
-from residual_rl_ros.config import find_preset
+from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.control.composition import ResidualBound
+from residual_rl_ros.control.reward import SuccessClassifier, load_function
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.monitor import Monitor
@@ -98,6 +99,10 @@ def check_before(run: RobotRun, nodes: Sequence[NodeSpec], console: Console) -> 
         context = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(1, context, _ignore_interrupts) as pool:
             pool.submit(_check_learner, dict(learner), run.proposals).result()
+    if run.classifier is not None:
+        SuccessClassifier(run.classifier, robot.observation_names)
+    if run.reward:
+        load_function(run.reward, robot.observation_names)
     # What chooses among proposals may need the whole range, which is 2.
     if max(scale) > 1.0 and run.proposals == 1 and not robot.action.is_discrete:
         console.print(
@@ -114,11 +119,15 @@ def _ignore_interrupts() -> None:
 
 
 def _check_learner(learner: Mapping[str, Any], proposals: int) -> None:
-    """Refuse parameters of a learner node whose numbers are wrong."""
+    """Refuse parameters of a learner node whose numbers, or demonstrations, are wrong."""
+    from residual_rl_ros.demonstrations.source import Recordings
     from residual_rl_ros.learner.checkpoint import numbers
 
     resumed = latest(Path(learner['output_dir'])) if learner['resume'] else None
-    numbers(learner['preset'], learner['overrides'], resumed).check_proposals(proposals)
+    config = numbers(learner['preset'], learner['overrides'], resumed)
+    config.check_proposals(proposals)
+    recordings = Recordings(tuple(map(Path, learner.get('demonstrations', ()))))
+    recordings.check(learner['preset'] or DEFAULT_PRESET, config.rule.samples_demonstrations)
 
 
 def run_up(nodes: Sequence[NodeSpec], log_dir: Path, console: Console) -> None:

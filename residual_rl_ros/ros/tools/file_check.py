@@ -144,7 +144,7 @@ def _problems(
                 automatically_declare_parameters_from_overrides=True,
             )
     except ConfigError as error:
-        empty = [f'robot.{key}' for key, value in _leaves(told) if value is None or value == []]
+        empty = [f'robot.{key}' for key, value in _leaves(told) if value in (None, [], {})]
         return [f'{path}: {error} ({", ".join(empty) or "not below robot"})']
     try:
         if name == 'policy_node':
@@ -195,7 +195,7 @@ def _check_stop(stop: StopInput) -> None:
 
 def _leaves(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             yield from _leaves(value, f'{prefix}{key}.')
         else:
             yield f'{prefix}{key}', value

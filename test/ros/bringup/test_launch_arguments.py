@@ -46,6 +46,18 @@ def test_every_wrong_argument_has_a_line() -> None:
     ]
 
 
+def test_no_decision_takes_no_step_and_a_tilde_is_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('decision_steps', 'proposals'):
+        with pytest.raises(ConfigError, match=rf"{name} is '0', expected a whole number from 1 on"):
+            values(**{name: '0'})
+    monkeypatch.setenv('HOME', '/home/robot')
+    given = values(checkpoint='~/run', record='~/bag', classifier='~/c.onnx')
+    names = ('checkpoint', 'record', 'classifier')
+    assert [str(given[name]) for name in names] == [
+        f'/home/robot/{name}' for name in ('run', 'bag', 'c.onnx')
+    ]
+
+
 @pytest.mark.parametrize('content', [None, 'gamma: 0.9', '[1, 2]', 'policy_node: {seed: 1}', ': :'])
 def test_a_parameter_file_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / 'more.yaml'

@@ -176,6 +176,14 @@ def test_robots_that_are_not_apart_are_refused(tmp_path: Path, names: tuple[str,
         robot_topology(run)
 
 
+def test_a_namespace_that_is_none_and_two_judges_are_refused(tmp_path: Path) -> None:
+    run = RobotRun(load_robot('peg_insert')[1], Path('b.onnx'), tmp_path)
+    with pytest.raises(ConfigError, match=r"namespace 'a b' is none"):
+        robot_topology(replace(run, namespaces=('a b',)))
+    with pytest.raises(ConfigError, match=r"classifier 'c.onnx' and reward 'm:f' are given"):
+        robot_topology(replace(run, classifier=Path('c.onnx'), reward='m:f'))
+
+
 def with_cell(tmp_path: Path, reset: str) -> Path:
     """Write a robot file with a stop input of its cell, and a service that resets its scene."""
     text = yaml.safe_load(load_robot('peg_insert')[1].read_text())

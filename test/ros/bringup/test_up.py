@@ -123,6 +123,11 @@ def test_numbers_of_the_preset_reach_the_learner_if_there_is_one(
         ('--scale 0.1 --scale 0.2', 'residual_scale has 2 values, expected 1 or 7'),
         ('--scale 0.1 --scale 0.2 --no-learner', 'residual_scale has 2 values, expected 1 or 7'),
         ('--base push_to_goal', 'observation names differ'),
+        ('--preset rlpd --demonstrations nowhere', "demonstrations 'nowhere' do not exist"),
+        ('--preset best_of_n --demonstrations nowhere', 'samples no demonstrations'),
+        ('--classifier nowhere.onnx', "'nowhere.onnx' does not exist"),
+        ('--reward os:getcwd', "reward function 'os:getcwd' failed with TypeError"),
+        ('--namespace a-b', "namespace 'a-b' is none, expected letters, digits and _"),
     ],
 )
 def test_what_a_node_would_refuse_is_refused_before_any_is_started(
