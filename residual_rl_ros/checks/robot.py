@@ -35,6 +35,11 @@ from residual_rl_ros.robot.topics import (
 )
 from residual_rl_ros.transitions.cdr import typestore
 
+MANY_TURNS = 4.0 * np.pi
+"""A joint that may turn further than this is limited in degrees, as a rule [rad]."""
+OLD_S = 1.0
+"""Older measurements are no measure of a robot that moves [s]."""
+
 
 def check_robot(
     robot: RobotConfig,
@@ -56,6 +61,7 @@ def check_robot(
         'robot': f'{robot.name}, {rate:g} Hz',
         **_commands(robot),
         **_actions(action, rate),
+        **_stop_inputs(robot),
     }
     _check_body(report, robot)
     report.facts |= _between_episodes(robot)
@@ -261,6 +267,22 @@ def _actions(action: ActionSpec, rate: float) -> dict[str, str]:
     }
 
 
+def _stop_inputs(robot: RobotConfig) -> dict[str, str]:
+    """Return what each stop input holds at."""
+    facts = {}
+    for stop in robot.stop_inputs:
+        at = [f'is {bad}' for bad in stop.bad]
+        if np.isfinite(stop.limit):
+            at.append(f'is beyond {stop.limit:g}')
+        if stop.max_age_s:
+            at.append(f'is older than {stop.max_age_s:g} s')
+        if stop.required:
+            at.append('has not come')
+        field = f'{stop.topic} {stop.field}'
+        facts[f'stop input {stop.name}'] = f'{stop.type}; holds while {field} {" or ".join(at)}'
+    return facts
+
+
 def _action_remarks(robot: RobotConfig) -> list[str]:
     """Return what the limits of the actions do not limit."""
     action = robot.action
@@ -277,6 +299,29 @@ def _action_remarks(robot: RobotConfig) -> list[str]:
             'action.measured_by is missing: the first command of an episode is not limited by '
             'where the robot is'
         )
+    degrees = [
+        name
+        for name, unit, reach in zip(
+            action.names, action.units, np.maximum(-action.lower, action.upper), strict=False
+        )
+        if unit == 'rad' and reach > MANY_TURNS
+    ]
+    if degrees:
+        remarks.append(
+            f'lower and upper of {", ".join(degrees)} allow more than two turns in rad: expected '
+            'unless they are degrees, which the robot YAML does not know'
+        )
+    measuring = {
+        channel.name: channel.max_age_s
+        for channel in robot.channels
+        if {*channel.observation_names} & {*action.measured_by}
+    }
+    remarks += [
+        f'observation.{name}.max_age_s is {age:g}: the robot moves on measurements that are so old '
+        '[s]; 0.1 to 0.5 are usual'
+        for name, age in measuring.items()
+        if age > OLD_S
+    ]
     # What gets goals moves to them at a speed of its own.
     own = {
         index

@@ -17,6 +17,7 @@ from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.image_preprocessing import DepthScale, ImagePreprocessing
 from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
+from residual_rl_ros.robot.stop_inputs import StopInput
 from residual_rl_ros.robot.topics import IMAGE, JOY, LASER_SCAN, NO_ENCODER, POSE, TF, Channel
 
 ROBOTS = sorted(path.stem for path in resource_path('config', 'robots').glob('*.yaml'))
@@ -137,6 +138,28 @@ def test_what_limits_nothing_is_remarked() -> None:
     assert "'arm': max_age_s 0.01 is less than a control period (0.05 s)" in stale
     assert 'action.measured_by is missing' in first
     assert 'allows the whole range within one control step' in slew
+
+
+def test_degrees_and_old_measurements_are_remarked() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    assert not any('two turns' in said for said in check_robot(robot, 'ur').remarks)
+    turns = np.where(np.arange(6) == 1, 180.0, robot.action.upper)
+    old = tuple(replace(each, max_age_s=200.0) for each in robot.channels)
+    wrong = replace(robot, action=replace(robot.action, upper=turns), channels=old)
+    remarks = check_robot(wrong, 'ur').remarks
+    assert any('of shoulder_lift_joint.position allow more than two turns' in r for r in remarks)
+    (age,) = (said for said in remarks if 'max_age_s' in said)
+    assert age.startswith('observation.arm.max_age_s is 200: the robot moves on measurements')
+
+
+def test_it_is_said_when_a_stop_input_holds() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    stop = StopInput('force', 'wrench', 'geometry_msgs/msg/WrenchStamped', 'wrench.force')
+    stops = (replace(stop, limit=50.0, max_age_s=0.1), replace(stop, name='mode', bad=('3', '5')))
+    facts = check_robot(replace(robot, stop_inputs=stops), 'ur').facts
+    held = 'geometry_msgs/msg/WrenchStamped; holds while wrench wrench.force is '
+    assert facts['stop input force'] == f'{held}beyond 50 or is older than 0.1 s'
+    assert facts['stop input mode'] == f'{held}3 or is 5'
 
 
 def test_a_gripper_that_moves_at_its_own_speed_is_not_remarked() -> None:
