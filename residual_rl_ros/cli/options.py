@@ -75,7 +75,7 @@ DemonstrationsOption = Annotated[
         '--demonstrations',
         help="For a preset that samples demonstrations: how many episodes of the task's expert, or "
         'a bag, a LeRobot dataset, a robomimic file or one of train-base; give it again for more. '
-        'Default: 20 of the expert.',
+        'Default: none.',
     ),
 ]
 ObservationMapOption = Annotated[

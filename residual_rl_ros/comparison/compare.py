@@ -91,7 +91,7 @@ class CompareOptions:
     """Episodes of each."""
     paired_seeds: int = 100
     """Episodes of base and of base + residual at the end of each run."""
-    demonstrations: int = 20
+    demonstrations: int = 0
     """Expert episodes for the presets that sample demonstrations."""
     recordings: Recordings = field(default_factory=Recordings)
     """Recorded demonstrations for these presets."""

@@ -75,6 +75,10 @@ class Recordings:
                 f'preset {preset!r} samples no demonstrations; choose one with '
                 'demonstration_share > 0, such as resfit, or give no demonstrations'
             )
+        if self.observation_map and not self.paths:
+            raise DemonstrationError(
+                'observation_map is given, but no demonstrations whose names it could map'
+            )
         for path in self.paths:
             if not path.exists():
                 raise DemonstrationError(f'demonstrations {str(path)!r} do not exist')
@@ -301,10 +305,6 @@ def _say_all(problems: Findings, say: Callable[[str], None]) -> None:
         say(f'problem: {problem}')
 
 
-EXPERT_EPISODES = 20
-"""Episodes of the task's expert where nothing is said."""
-
-
 def read_demonstrations(
     texts: Sequence[str], observation_map: Sequence[str]
 ) -> tuple[int, Recordings]:
@@ -318,8 +318,6 @@ def read_demonstrations(
         DemonstrationError: there are two numbers, or the map is none.
     """
     names = read_observation_map(observation_map)
-    if not texts:
-        return EXPERT_EPISODES, Recordings(observation_map=names)
     counts = [int(text) for text in texts if text.isascii() and text.isdecimal()]
     if len(counts) > 1:
         raise DemonstrationError(

@@ -25,7 +25,7 @@ class TrainOptions:
     """Begin with the learner of this run or checkpoint, such as `bag train` leaves."""
     resume: bool = False
     """Continue the run in `output_dir` from its latest checkpoint."""
-    demonstrations: int = 20
+    demonstrations: int = 0
     """Expert episodes for a preset that samples demonstrations; the task must have an expert."""
     recordings: Recordings = field(default_factory=Recordings)
     """Recorded demonstrations for such a preset."""

@@ -333,7 +333,9 @@ class _Training:
         )
         task = run.config.task
         if not options.demonstrations or before:
-            return  # A bag has supplied them.
+            if not memory.demonstrations:
+                say(self._console, 'learning without demonstrations; --demonstrations names some')
+            return  # A bag, or a run before, has supplied them.
         if not has_expert(task):
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return

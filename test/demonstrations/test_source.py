@@ -17,7 +17,7 @@ from residual_rl_ros.errors import ResidualRLError
 
 
 def test_a_number_is_episodes_of_the_expert_and_anything_else_a_path() -> None:
-    assert read_demonstrations([], []) == (20, Recordings())
+    assert read_demonstrations([], []) == (0, Recordings())
     assert read_demonstrations(['7'], []) == (7, Recordings())
     paths = (Path('a.hdf5'), Path('bag'))
     assert read_demonstrations(['a.hdf5', 'bag'], ['x=y[0]']) == (

@@ -103,6 +103,7 @@ def train(names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
         task, preset, steps, numbers = RUNS[name]
         command = ['train', '--task', task, '--preset', preset, '--steps', str(steps)]
         command += ['--seed', str(SEED), '--evaluate', '0', '--out', str(folder / name)]
+        command += ['--demonstrations', '20']  # Then, of each preset that samples any.
         for key, value in numbers.items():
             command += ['--set', f'{key}={value}']
         commands.append(command)
