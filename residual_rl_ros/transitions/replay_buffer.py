@@ -19,12 +19,6 @@ from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition
 
 NONE = -1
-BLOCKS = (
-    *('observation', 'base_action', 'executed_action', 'reward', 'goes_on'),
-    *('next_observation', 'next_base_action'),
-    *('prior', 'proposals', 'next_prior', 'next_proposals'),
-)
-"""What a row holds, in order."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +31,23 @@ class _Chain:
     """(epoch, episode, step) of the one that continues it without a gap."""
 
 
-def _splits(layout: TransitionLayout) -> list[int]:
-    """Return the widths of a row: s, b, a, reward, goes on, s', b', and what the base policy tells.
-
-    That is its density and its proposals, first those of b, then those of b'.
-    """
-    n, km = layout.observation_size, layout.decision_size
-    told = [layout.prior_size, (layout.proposals - 1) * km]
-    return [n, km, km, 1, 1, n, km, *told, *told]
+def _widths(layout: TransitionLayout) -> dict[str, int]:
+    """Return what a row holds, in order, with the number of columns of each."""
+    n, km, p = layout.observation_size, layout.decision_size, layout.prior_size
+    more = (layout.proposals - 1) * km
+    return {
+        'observation': n,
+        'base_action': km,
+        'executed_action': km,
+        'reward': 1,
+        'goes_on': 1,
+        'next_observation': n,
+        'next_base_action': km,
+        'prior': p,
+        'proposals': more,
+        'next_prior': p,
+        'next_proposals': more,
+    }
 
 
 class ReplayBuffer:
@@ -59,8 +62,11 @@ class ReplayBuffer:
         if capacity < 1:
             raise ResidualRLError(f'replay capacity is {capacity}, expected >= 1')
         self._decision_steps = layout.decision_steps
-        self._splits = _splits(layout)
-        self._table = np.zeros((capacity, sum(self._splits)), dtype=np.float32)
+        self._widths = _widths(layout)
+        ends = np.cumsum(list(self._widths.values())).tolist()
+        begins = [0, *ends[:-1]]
+        self._columns = dict(zip(self._widths, map(slice, begins, ends), strict=True))
+        self._table = np.zeros((capacity, ends[-1]), dtype=np.float32)
         # The row that continues the episode of this one without a gap, NONE if there is none (yet).
         # It is always younger than this one, so it is never overwritten first.
         self._following = np.full(capacity, NONE, dtype=np.int32)
@@ -72,7 +78,7 @@ class ReplayBuffer:
     @staticmethod
     def row_bytes(layout: TransitionLayout) -> int:
         """Return the memory of a row [byte]."""
-        return 4 * sum(_splits(layout)) + 5
+        return 4 * sum(_widths(layout).values()) + 5
 
     def __len__(self) -> int:
         """Return the number of stored transitions."""
@@ -130,9 +136,10 @@ class ReplayBuffer:
         Raises:
             ResidualRLError: the rows are of another layout.
         """
-        if _splits(table.layout) != self._splits:
+        if _widths(table.layout) != self._widths:
             raise ResidualRLError(
-                f'transitions of layout {table.layout.label} do not fit {sum(self._splits)} columns'
+                f'transitions of layout {table.layout.label} do not fit a buffer with the columns '
+                f'{self._widths}'
             )
         begin = 0
         while begin < len(table):
@@ -143,22 +150,14 @@ class ReplayBuffer:
     def _extend_without_wrapping(self, table: TransitionTable, robot: str) -> None:
         """Store at least one transition in rows that follow each other."""
         begin, end = self._next, self._next + len(table)
-        columns = table.layout.columns
-        n, km = self._splits[:2]
         stored = self._table[begin:end]
-        stored[:, : n + km] = table.values[
-            :, columns['observation'].start : columns['base_action'].stop
-        ]
-        stored[:, n + km : n + 2 * km] = table.block('executed_action')
-        stored[:, n + 2 * km] = table.header('reward')
-        stored[:, n + 2 * km + 1] = 1.0 - table.header('terminated')
-        told = 2 * n + 3 * km + 2
-        stored[:, n + 2 * km + 2 : told] = table.values[
-            :, columns['next_observation'].start : columns['next_base_action'].stop
-        ]
-        if stored.shape[1] > told:
-            names = ('prior', 'proposals', 'next_prior', 'next_proposals')
-            stored[:, told:] = np.hstack([table.block(name) for name in names])
+        for name, columns in self._columns.items():
+            if name == 'reward':
+                stored[:, columns.start] = table.header('reward')
+            elif name == 'goes_on':
+                stored[:, columns.start] = 1.0 - table.header('terminated')
+            else:
+                stored[:, columns] = table.block(name)
         self._source[begin:end] = table.header('source')
         keys = [table.header(name) for name in ('epoch', 'episode', 'step')]
         chain = self._open.pop(robot, None)
@@ -211,12 +210,12 @@ class ReplayBuffer:
 
     def blocks(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return what the rows hold by name, shape (size, width) each; they share memory."""
-        parts = np.split(self._table[: self._size], np.cumsum(self._splits)[:-1], axis=1)
-        return dict(zip(BLOCKS, parts, strict=True))
+        stored = self._table[: self._size]
+        return {name: stored[:, columns] for name, columns in self._columns.items()}
 
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""
-        return torch.from_numpy(self._table[: self._size, : self._splits[0]])
+        return torch.from_numpy(self._table[: self._size, self._columns['observation']])
 
     def sample(
         self, batch_size: int, rng: np.random.Generator, gamma: float = 1.0, n_step: int = 1
@@ -240,8 +239,7 @@ class ReplayBuffer:
     def rows(self, first: npt.NDArray[np.int64], gamma: float = 1.0, n_step: int = 1) -> Batch:
         """Return the transitions of these rows; see `sample` for the rest."""
         batch_size = len(first)
-        n, km = self._splits[:2]
-        reward_column, bootstrap_column = n + 2 * km, n + 2 * km + 1
+        reward_column = self._columns['reward'].start
         reward = self._table[first, reward_column]
         weight, discount = np.ones_like(reward), np.full_like(reward, gamma)
         last, going = first, np.ones(batch_size, dtype=bool)
@@ -253,31 +251,22 @@ class ReplayBuffer:
             reward += step * self._table[last, reward_column]
             weight += step
             discount = np.where(going, gamma * discount, discount)
-        told = 2 * n + 3 * km + 2
-        of_base = self._splits[-2:]
-        next_told = told + sum(of_base)
-        head = torch.from_numpy(self._table[first, : n + 2 * km])
-        tail = torch.from_numpy(self._table[last, n + 2 * km + 2 : told])
-        observation, base, executed = torch.split(head, [n, km, km], dim=1)
-        next_observation, next_base = torch.split(tail, [n, km], dim=1)
-        now = torch.from_numpy(self._table[first, told:next_told])
-        then = torch.from_numpy(self._table[last, next_told:])
-        prior, proposals = torch.split(now, of_base, dim=1)
-        next_prior, next_proposals = torch.split(then, of_base, dim=1)
+        now, then = torch.from_numpy(self._table[first]), torch.from_numpy(self._table[last])
+        columns = self._columns
         return Batch(
-            observation,
-            base,
-            executed,
-            torch.from_numpy(reward),
-            torch.from_numpy(weight),
-            torch.from_numpy(discount * self._table[last, bootstrap_column]),
-            next_observation,
-            next_base,
-            prior,
-            proposals,
-            next_prior,
-            next_proposals,
-            first,
+            observation=now[:, columns['observation']],
+            base_action=now[:, columns['base_action']],
+            executed_action=now[:, columns['executed_action']],
+            reward=torch.from_numpy(reward),
+            reward_weight=torch.from_numpy(weight),
+            bootstrap=torch.from_numpy(discount) * then[:, columns['goes_on'].start],
+            next_observation=then[:, columns['next_observation']],
+            next_base_action=then[:, columns['next_base_action']],
+            prior=now[:, columns['prior']],
+            proposals=now[:, columns['proposals']],
+            next_prior=then[:, columns['next_prior']],
+            next_proposals=then[:, columns['next_proposals']],
+            row=first,
         )
 
     def lowest_value(self, gamma: float, offset: float) -> float:
@@ -309,8 +298,7 @@ class ReplayBuffer:
 
     @property
     def _rewards(self) -> npt.NDArray[np.float32]:
-        n, km = self._splits[:2]
-        return self._table[: self._size, n + 2 * km]
+        return self._table[: self._size, self._columns['reward'].start]
 
     def returns(self, gamma: float, offset: float, rest: float) -> npt.NDArray[np.float32]:
         """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
@@ -321,9 +309,8 @@ class ReplayBuffer:
             rest: what is worth what comes after a row whose episode goes on unseen (a truncation, a
                 gap, the newest rows): `lowest_value`, `failure_value`, or NaN.
         """
-        n, km = self._splits[:2]
         rewards = self._rewards + offset
-        goes_on = self._table[:, n + 2 * km + 1]
+        goes_on = self._table[:, self._columns['goes_on'].start]
         result = np.full(self._size, -np.inf, dtype=np.float32)
         newest = self.newest
         for age in range(self._size):
