@@ -163,8 +163,7 @@ class ActorCritic(TrainingState, ABC):
 
     def sample(self, size: int = 0) -> Batch:
         """Draw a batch from the memory; of `batch_size` if no size is given."""
-        learned_from = self.online_updates / self.config.utd
-        return self.memory.sample(learned_from, size).to(self.device)
+        return self.memory.sample(size).to(self.device)
 
     @property
     def online_updates(self) -> int:

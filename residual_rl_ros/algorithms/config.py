@@ -45,8 +45,11 @@ class ReplayConfig:
         0.0,
         1.0,
     )
-    demonstration_half_life: int = parameter(
-        0, 'transitions after which that share is halved; 0 keeps it', 0
+    demonstration_weight: float = parameter(
+        0.0,
+        'how often a demonstration is drawn for once that a transition of a robot is, at most: it '
+        'limits that share while demonstrations are few; 0: no limit',
+        0.0,
     )
 
 

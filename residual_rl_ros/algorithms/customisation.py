@@ -281,8 +281,7 @@ class OffPolicyCustomisation(TrainingState, ABC):
 
     def sample(self) -> tuple[Batch, Tensor]:
         """Draw a batch and its rewards, (batch,)."""
-        online = max(0, self._updates - self.config.preparation_updates)
-        batch = self.memory.sample(online / self.config.utd)
+        batch = self.memory.sample()
         return batch.to(self.device), self.reward(batch).to(self.device)
 
     def diagnose(self) -> dict[str, float]:

@@ -124,16 +124,16 @@ class ReplayMemory:
         """Return the stored observations, shape (size, n)."""
         return self.replay.observations()
 
-    def sample(self, transitions: float = 0.0, size: int = 0) -> Batch:
+    def sample(self, size: int = 0) -> Batch:
         """Draw a batch, part of it from the demonstrations if there are any.
 
         Args:
-            transitions: learned from since the warm-up, for the share of demonstrations.
             size: number of transitions; 0 is `batch_size`.
         """
         size, share = size or self.config.batch_size, self.config.demonstration_share
-        if self.config.demonstration_half_life:
-            share *= 0.5 ** (transitions / self.config.demonstration_half_life)
+        if self.config.demonstration_weight:
+            weighted = self.config.demonstration_weight * self.demonstrations
+            share = min(share, weighted / max(weighted + len(self.replay), 1.0))
         shared = round(share * size) if self._demonstrations else 0
         if not (shared and self._demonstrations):
             return self.sample_replay(size)

@@ -26,6 +26,7 @@ from residual_rl_ros.transitions.layout import TransitionLayout
 
 REMOVED = {
     'actor_delay_updates': 'it was 0 in every preset; delete the line',
+    'demonstration_half_life': 'set demonstration_weight: the share falls as the robot acts',
     'n_step_share': 'it was 0 in every preset; delete the line, and set n_step to a number of '
     'decisions',
     'reward_scale': 'it was 1 in every preset; delete the line, or scale the reward at its source',

@@ -141,14 +141,16 @@ def test_the_actor_is_drawn_to_what_is_shown_only_where_the_critics_prefer_it(
         torch.testing.assert_close(rule.with_imitation(loss, batch, s), expected)
 
 
-def test_the_share_of_demonstrations_is_halved_with_time() -> None:
-    rule = make_rule(
-        'best_of_n', demonstration_share=0.5, demonstration_half_life=10, batch_size=64
-    )
-    fill(rule, stream(20))
-    rule.memory.add_demonstration(make_transition(LAYOUT))
-    counts = [rule.memory.sample(at).demonstrations for at in (0, 10, 20, 1000)]
-    assert counts == [32, 16, 8, 0]
+def test_few_demonstrations_are_not_drawn_again_and_again() -> None:
+    rule = make_rule('best_of_n', demonstration_share=0.5, demonstration_weight=4.0, batch_size=64)
+    counts = []
+    for more in (2, 10, 20):
+        fill(rule, stream(more))
+        counts.append(rule.memory.sample().demonstrations)
+        if more == 2:
+            rule.memory.add_demonstration(make_transition(LAYOUT))
+    # Of one demonstration beside 2, 12 and 32 transitions: none yet, 4/16, 4/36.
+    assert counts == [0, 16, 7]
 
 
 def test_as_many_critics_choose_on_the_robot_as_the_preset_says() -> None:
