@@ -106,8 +106,10 @@ def open_bags(paths: list[Path]) -> tuple[list[Bag], list[BagError]]:
     from residual_rl_ros.errors import BagError
 
     opened, stray = [], []
-    for path in paths:
+    for index, path in enumerate(paths):
         try:
+            if path.resolve() in [each.resolve() for each in paths[:index]]:
+                raise BagError(f'{str(path)!r} is given twice; it is read once')
             opened.append(Bag(path))
             for remark in opened[-1].remarks:
                 show_remark(remark)

@@ -47,7 +47,13 @@ def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:
     criterion = SuccessCriterion.parse(success)
     automatic = criterion.source == AUTO
     if task in TASK_NAMES or task in CAMERA_TASKS:
-        return str(SceneEnv.success_criterion if automatic else criterion)
+        own = SceneEnv.success_criterion
+        if criterion.when and criterion.source != own.source:
+            raise ConfigError(
+                f'{task} tells no info[{criterion.source!r}] but info[{own.source!r}]; correct '
+                f'success: {criterion} (--success)'
+            )
+        return str(own if automatic else criterion)
     if task in PUBLISHED and automatic:
         env = make_environment(task)
         env.close()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -291,3 +292,17 @@ def test_an_output_that_is_full_is_no_verdict() -> None:
         2,
         ['error: the output cannot be written: No space left on device'],
     )
+
+
+def test_without_a_home_the_folder_of_the_logs_is_asked_for() -> None:
+    environment = {key: value for key, value in os.environ.items() if key != 'HOME'}
+    ended = subprocess.run(
+        [sys.executable, '-m', 'residual_rl_ros.cli.main', 'customise', '--off'],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert 'HOME is not set' in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

@@ -37,3 +37,14 @@ def test_a_bar_shows_on_a_terminal_only(
         if terminal:
             assert bar in bars[-1]
             assert '100%' in bars[-1]
+
+
+def test_a_bag_that_is_given_twice_is_read_once_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bag = write_bag(tmp_path / 'bag', L, stream(23))
+    again = str(tmp_path / 'x' / '..' / 'bag')
+    (tmp_path / 'x').mkdir()
+    assert run('info', str(bag), again, '--json', monkeypatch=monkeypatch) == 2
+    printed = capsys.readouterr()
+    assert f'{again!r} is given twice; it is read once' in printed.err + printed.out

@@ -43,6 +43,8 @@ def test_what_is_found_is_said(task: str, asked: str, found: str, words: str) ->
 def test_a_key_that_is_misspelt_is_refused_with_the_one_that_is_told() -> None:
     with pytest.raises(ConfigError, match=r"tells no info\['succes'\] but info\['success'\]"):
         settle_success('Along-v0', 'succes:once', print)
+    with pytest.raises(ConfigError, match=r"peg_insert tells no info\['nix'\] but "):
+        settle_success('peg_insert', 'nix', print)
 
 
 def test_a_task_that_tells_success_twice_is_not_guessed() -> None:

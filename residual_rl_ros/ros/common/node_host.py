@@ -87,7 +87,15 @@ class NodeHost:
         self._domain_id = ros_domain() if domain_id is None else domain_id
 
     def __enter__(self: HostT) -> HostT:
-        """Join the domain."""
+        """Join the domain.
+
+        Raises:
+            ResidualRLError: ROS 2 finds no folder for its logs.
+        """
+        if not ({'HOME', 'ROS_HOME', 'ROS_LOG_DIR'} & os.environ.keys()):
+            raise ResidualRLError(
+                'HOME is not set, and ROS 2 needs a folder for its logs: set HOME or ROS_LOG_DIR'
+            )
         self.context = Context()
         enclave = '/'.join(['', *filter(None, [self._namespace.strip('/')]), self._name])
         arguments = ['--ros-args', '--enclave', enclave]
