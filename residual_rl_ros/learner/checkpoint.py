@@ -31,7 +31,7 @@ from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.folder import MANIFEST, FolderLock, check_files, write_manifest
 from residual_rl_ros.learner.kept_networks import UNRANKED, Rank
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import SILENT, Learner, Log
 from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
@@ -210,7 +210,9 @@ def check_finite(name: str, values: Mapping[str, torch.Tensor | npt.NDArray[Any]
             raise ValueError(f'{key} in {name} is not finite')
 
 
-def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
+def load_checkpoint(
+    directory: Path, key: Key | None = None, log: Log = SILENT, run: str = ''
+) -> Learner:
     """Return a learner that continues where the checkpoint was taken.
 
     If a save was killed between its two renames, the checkpoint before it is used.
@@ -218,6 +220,8 @@ def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
     Args:
         directory: the checkpoint.
         key: it must be sealed with this one; None accepts any.
+        log: see `Learner`.
+        run: see `Learner`.
 
     Raises:
         CheckpointError: missing, truncated, altered, of another architecture, or not sealed with
@@ -229,7 +233,8 @@ def load_checkpoint(directory: Path, key: Key | None = None) -> Learner:
         listed = check_files(directory)
         stored = _read_state(directory)
         config = _config(stored, directory)
-        learner = Learner(config, TransitionLayout.from_yaml(stored['layout']), seed=0)
+        layout = TransitionLayout.from_yaml(stored['layout'])
+        learner = Learner(config, layout, seed=0, log=log, run=run)
         learner.rule.load_state_dict(_finite_tensors(directory / ALGORITHM))
         learner.judge.best.good = _finite_tensors(directory / GOOD)
         learner.judge.best.candidate = _finite_tensors(directory / CANDIDATE)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -50,6 +51,23 @@ class Phase(Enum):
     """Every transition pays for `utd` updates."""
 
 
+def _ignore(text: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """Who is told what a learner finds."""
+
+    warn: Callable[[str], None] = _ignore
+    """Told what is wrong; the learner goes on."""
+    inform: Callable[[str], None] = _ignore
+    """Told what the warm-up has shown."""
+
+
+SILENT = Log()
+
+
 class Learner:
     """Stores transitions, updates the networks, publishes actors.
 
@@ -58,11 +76,20 @@ class Learner:
         layout: transition layout.
         seed: seeds initialisation, sampling and updates.
         epoch: greater than that of any earlier learner of this robot.
+        log: is told what it finds.
+        run: names it in weight messages, where there may be another.
     """
 
     def __init__(
-        self, config: LearnerConfig, layout: TransitionLayout, seed: int, epoch: int = 1
+        self,
+        config: LearnerConfig,
+        layout: TransitionLayout,
+        seed: int,
+        epoch: int = 1,
+        log: Log = SILENT,
+        run: str = '',
     ) -> None:
+        self._log, self._run = log, run
         self.config = config
         self.layout = layout
         self._generator = torch.Generator().manual_seed(seed)
@@ -74,7 +101,7 @@ class Learner:
         self.phase = Phase.WARMUP
         self.transitions = 0
         """Transitions received."""
-        self.updates = Updates(self.rule, self._generator, lambda reason: self.warn(reason))
+        self.updates = Updates(self.rule, self._generator, log.warn)
         """Updates taken so far, and what they left."""
         self.control_steps = 0
         """Control steps received; the last decision of an episode counts in full."""
@@ -82,14 +109,8 @@ class Learner:
         """What became of the episodes."""
         self.judge = ActorJudge(config, self.episodes)
         """What the episodes say of the actors."""
-        self.warn: Callable[[str], None] = lambda reason: None
-        """Told what is wrong; the learner goes on."""
-        self.inform: Callable[[str], None] = lambda text: None
-        """Told what the warm-up has shown."""
         self.add_on = LearnedAddOn(config, self.rule, layout)
         """The add-on reward that is learned for."""
-        self.run = ''
-        """Names this learner in weight messages, where there may be another."""
         self.refused = 0
         """Transitions that were none of the layout."""
         self._publication_due = False
@@ -224,9 +245,9 @@ class Learner:
         self.episodes.forget_outcomes()
         derived = ', '.join(f'{name} {value:.4g}' for name, value in self.derived().items())
         if derived:
-            self.inform(f'from {self.transitions} decisions of the base follow: {derived}')
+            self._log.inform(f'from {self.transitions} decisions of the base follow: {derived}')
         if self.judge.watches == RETURN:
-            self.inform('no episode was labelled: the guard watches returns')
+            self._log.inform('no episode was labelled: the guard watches returns')
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
 
@@ -291,7 +312,7 @@ class Learner:
         except MalformedTransitionError as error:
             self.refused += 1
             if self.refused == 1 or self.refused % WARN_EVERY == 0:
-                self.warn(f'transition refused ({self.refused} so far): {error}')
+                self._log.warn(f'transition refused ({self.refused} so far): {error}')
             return False
         return True
 
@@ -404,6 +425,6 @@ class Learner:
             effective_from,
             next_effective_from,
             len(self.judge.rollbacks),
-            self.run,
+            self._run,
         )
         return encode_weights(self.rule.robot_policy(), header)

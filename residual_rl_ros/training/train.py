@@ -32,7 +32,7 @@ from residual_rl_ros.learner.checkpoint import (
     load_run_state,
 )
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import Learner, Log
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
 from residual_rl_ros.pretraining.experts import has_expert
@@ -141,8 +141,8 @@ class _Training:
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
         made.callback(self._checkpoints.close)
         latest = self._checkpoints.latest
+        self._log = Log(partial(say, console), partial(say, console))
         learner = self._load_learner(latest) if options.resume else self._new_learner()
-        learner.warn = learner.inform = partial(say, console)
         first_seed = training_seed(options.seed)
         operator = operator_of(run, self._env, self._controller, first_seed + PRACTICE_SEED)
         self._run = InProcessRun(
@@ -155,7 +155,7 @@ class _Training:
         say(console, f'replay: {learner.rule.memory.nbytes / 1e6:.0f} MB when full')
         lack = self._checkpoints.lack_of_space(learner)
         if lack:
-            learner.warn(lack)
+            self._log.warn(lack)
         measure = RETURN if self._resolved.config.success == RETURN else SUCCESS
         self._curve = CurveRecorder(
             LearningCurve(measure, options.curve_scenes.start),
@@ -289,7 +289,8 @@ class _Training:
         """Return a new learner, or that of `--from` in a new epoch."""
         start = self._options.start
         if start is None:
-            return Learner(self._resolved.learner, self._controller.layout, self._options.seed)
+            layout, seed = self._controller.layout, self._options.seed
+            return Learner(self._resolved.learner, layout, seed, log=self._log)
         latest = start / CHECKPOINTS / 'latest'
         learner = self._load_learner(latest if checkpoint_exists(latest) else start)
         learner.begin_epoch(learner.epoch + 1)  # This robot counts its decisions from zero.
@@ -299,7 +300,7 @@ class _Training:
         """Return the learner of a checkpoint made for the same robot and with the same numbers."""
         layout = self._controller.layout
         check_numbers(checkpoint, self._resolved.learner)
-        learner = load_checkpoint(checkpoint)
+        learner = load_checkpoint(checkpoint, log=self._log)
         if learner.layout != layout:
             raise ResidualRLError(
                 f'{str(checkpoint)!r} has layout {learner.layout.label}, this configuration '

@@ -22,7 +22,7 @@ from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.errors import BagError
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import Learner, Log
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -123,8 +123,7 @@ def train_from_bags(
         for block in TransitionReader(bag).blocks():
             on_read(block.table.values.nbytes)
             if learner is None:
-                learner = Learner(config, block.table.layout, seed)
-                learner.warn = warn
+                learner = Learner(config, block.table.layout, seed, log=Log(warn))
             if _fits(block, learner, bag):
                 _take(block.table, learner, use, f'{number}/{block.robot}', intake)
         if intake.taken > before:

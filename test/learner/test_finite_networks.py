@@ -27,7 +27,7 @@ from residual_rl_ros.learner.checkpoint import (
 )
 from residual_rl_ros.learner.folder import write_manifest
 from residual_rl_ros.learner.kept_networks import not_finite
-from residual_rl_ros.learner.learner import WARN_EVERY, Learner
+from residual_rl_ros.learner.learner import WARN_EVERY, Learner, Log
 from residual_rl_ros.residual_policy.weights import decode_weights
 
 LAYOUT = make_layout()
@@ -35,9 +35,8 @@ STREAM = random_transitions(LAYOUT, 70)
 
 
 def make_learner(**overrides: Any) -> tuple[Learner, list[str]]:
-    learner = Learner(small_config(**overrides), LAYOUT, seed=5)
     warnings: list[str] = []
-    learner.warn = warnings.append
+    learner = Learner(small_config(**overrides), LAYOUT, seed=5, log=Log(warnings.append))
     return learner, warnings
 
 

@@ -32,7 +32,7 @@ from residual_rl_ros.errors import (
     MalformedTransitionError,
     SealError,
 )
-from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.learner.learner import Learner, Log, Phase
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.ros.common import qos
@@ -240,16 +240,15 @@ class LearnerNode(ManagedNode):
             assert self._output is not None
             try:
                 # Only then: a learner without its demonstrations must not be saved.
+                log = Log(self.warn, self.get_logger().info)
                 self._learner = learner = self._output.make_learner(
-                    layout, self.get_logger().info, self._jobs.check_stop
+                    layout, self._jobs.check_stop, log, self._run
                 )
             except (CheckpointError, ConfigError) as error:
                 if len(self._feeds) == 1 and isinstance(error, CheckpointError):
                     raise
                 self.warn(f'layout of {feed} refused: {error}')
                 return
-            learner.run, learner.warn = self._run, self.warn
-            learner.inform = self.get_logger().info
             nbytes = learner.rule.memory.nbytes
             self.get_logger().info(f'replay: {nbytes / 1e6:.0f} MB when full')
             lack = self._output.checkpoints.lack_of_space(learner)

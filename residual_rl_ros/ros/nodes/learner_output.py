@@ -24,7 +24,7 @@ from residual_rl_ros.learner.checkpoint import (
     load_checkpoint,
     numbers,
 )
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import SILENT, Learner, Log
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import find_base_policy
@@ -90,15 +90,17 @@ class LearnerOutput:
     def make_learner(
         self,
         layout: TransitionLayout,
-        say: Callable[[str], None],
         pulse: Callable[[], None],
+        log: Log = SILENT,
+        run: str = '',
     ) -> Learner:
         """Return a new learner with its demonstrations, or the checkpoint's in a new epoch.
 
         Args:
             layout: of the robot's transitions.
-            say: is told what demonstrations were read.
             pulse: called after every demonstration; what it raises ends it all.
+            log: of the learner; it is told what demonstrations were read.
+            run: see `Learner`.
 
         Raises:
             CheckpointError: the checkpoint cannot be read, or is of another layout.
@@ -107,13 +109,13 @@ class LearnerOutput:
         """
         if not self._parameters.resume:
             self._config.check_proposals(layout.proposals)
-            learner = Learner(self._config, layout, self._parameters.seed)
-            self._add_demonstrations(learner, say, pulse)
+            learner = Learner(self._config, layout, self._parameters.seed, log=log, run=run)
+            self._add_demonstrations(learner, log.inform, pulse)
             return learner
         checkpoint = self.checkpoints.latest
-        learner = load_checkpoint(checkpoint, self._key)
+        learner = load_checkpoint(checkpoint, self._key, log, run)
         if any(self._parameters.demonstrations):
-            say('the demonstrations are those of the checkpoint; none are read')
+            log.inform('the demonstrations are those of the checkpoint; none are read')
         if learner.layout != layout:
             raise CheckpointError(
                 f'checkpoint {str(checkpoint)!r} has layout {learner.layout.label}, the '

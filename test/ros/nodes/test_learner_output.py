@@ -17,7 +17,7 @@ from yaml import safe_dump
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
 from residual_rl_ros.deployment.export import ExportOptions, export_run
 from residual_rl_ros.errors import BasePolicyError, ConfigError, DemonstrationError
-from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.learner.learner import Learner, Log
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.transitions.seal import Key
@@ -36,7 +36,7 @@ def make(folder: Path, pulse: Any = lambda: None, **parameters: Any) -> Learner:
     values = {'preset': 'resfit', 'output_dir': str(folder / 'out'), **parameters}
     output = LearnerOutput(LearnerParameters(**values), SMALL, Key.read(''), said.append)
     with closing(output):
-        learner = output.make_learner(LAYOUT, said.append, pulse)
+        learner = output.make_learner(LAYOUT, pulse, Log(inform=said.append))
         output.save(learner)
     return learner
 
