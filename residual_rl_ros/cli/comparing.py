@@ -31,15 +31,18 @@ from residual_rl_ros.cli.options import (
     environment_run,
     scale_of,
 )
-from residual_rl_ros.config import find_preset
+from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.errors import ResidualRLError
 
 
 def compare(
     presets: Annotated[
-        list[str],
-        typer.Option(help='Preset, or preset:key=value:… with changed numbers; give it again.'),
-    ],
+        MaybeTexts,
+        typer.Option(
+            help='Preset, or preset:key=value:… with changed numbers; give it again for more; '
+            f'default: {DEFAULT_PRESET}.'
+        ),
+    ] = None,
     task: Annotated[
         MaybeTexts,
         typer.Option(help='Task of config/finetune/ or such a file; give it again for more.'),
@@ -64,7 +67,8 @@ def compare(
 
     A run that fails is named at the end and costs no other; the same command begins where it ended.
     """
-    for text in presets:  # Said before what takes seconds to import.
+    compared = presets or [DEFAULT_PRESET]
+    for text in compared:  # Said before what takes seconds to import.
         find_preset(text.split(':')[0])
     from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
     from residual_rl_ros.comparison.protocol import parse_seeds
@@ -82,7 +86,7 @@ def compare(
     episodes, recordings = read_demonstrations(demonstrations or [], observation_map or [])
     options = CompareOptions(
         configs,
-        [Variant.parse(text) for text in presets],
+        [Variant.parse(text) for text in compared],
         parse_seeds(seeds),
         out,
         workers,

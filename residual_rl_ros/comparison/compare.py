@@ -22,6 +22,7 @@ from residual_rl_ros.comparison.protocol import (
 from residual_rl_ros.comparison.report import draw_curves, summarise, to_markdown
 from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.run import RunConfig
+from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError
 from residual_rl_ros.evaluation.progress import say
@@ -110,6 +111,13 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         for variant in options.variants:
             variant.configured(config).learner_config()
     configs = settled(options.configs, console)
+    for config in configs:
+        run = config.resolve()
+        bound = ResidualBound.from_metadata(
+            run.policy.metadata, config.residual_scale, run.robot.action.is_discrete
+        )
+        words = bound.words(run.robot.action.names, config.decision_steps)
+        say(console, f'{config.task}: {words}')
     cells = compare_cells(replace(options, configs=configs))
     done = finished(cells)
     return finish_grid(cells, done, Judgement(), options.output_dir / 'compare', options, console)

@@ -7,6 +7,7 @@ The blend ratio fades the residual in after activation, a takeover or a rollback
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,23 @@ class ResidualBound:
             return cls(np.where(scale > 0.0, 1.0, 0.0) * np.ones(half_range.shape))
         half_range[2.0 * half_range < UNUSED_RANGE] = 0.0
         return cls(scale * half_range)
+
+    def words(self, names: Sequence[str], decision_steps: int) -> str:
+        """Return how far a residual may go, which a scale alone tells nobody.
+
+        Args:
+            names: of the actions.
+            decision_steps: control steps for which one is held.
+        """
+        parts = [
+            f'{bound:.3g} for {name}'
+            for name, bound in zip(names, self.values, strict=True)
+            if bound
+        ]
+        if not parts:
+            return 'there is no residual'
+        steps = f'{decision_steps} control steps' if decision_steps > 1 else 'each control step'
+        return f'the residual is up to {", ".join(parts)}, and decided for {steps}'
 
     def compose(self, base: npt.ArrayLike, residual: npt.ArrayLike, bound_scale: float) -> Array:
         """Return base + bound_scale x bound x residual, shape (..., m).

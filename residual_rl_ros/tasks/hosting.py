@@ -109,7 +109,7 @@ def _make_foreign(name: str, render_mode: str | None) -> Env:
             raise ConfigError(
                 f'unknown task {name!r}: not one of '
                 f'{", ".join([*TASK_NAMES, *CAMERA_TASKS, *PUBLISHED])} and no gymnasium '
-                f'environment ({error})'
+                f'environment ({error}); for one of your own write module:Id'
             ) from error
         return env
 
@@ -283,7 +283,17 @@ def finetune_for_environment(
     parameters = {'robot': describe_robot(name, env)}
     text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
     write_text(robot, text)
-    executed = OnnxBasePolicy(base_policy).metadata.exec_steps
+    metadata = OnnxBasePolicy(base_policy).metadata
+    wanted = metadata.observation_names, metadata.action_names
+    for kind, own, needed in zip(
+        ('observations', 'actions'), environment_names(env), wanted, strict=True
+    ):
+        if len(own) != len(needed):
+            raise ConfigError(
+                f'{name} has {len(own)} {kind}, and {base_policy.name} was made for {len(needed)}: '
+                'give the base policy of this environment with --base'
+            )
+    executed = metadata.exec_steps
     return RunConfig(
         task=name,
         robot=str(robot),

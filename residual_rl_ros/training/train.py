@@ -135,7 +135,8 @@ class _Training:
         if not options.resume:
             refuse_silence(run, self._env)
         self._controller = run.controller(options.seed, explore=True, scheduled=True)
-        say(console, self._bound())
+        layout = self._controller.layout
+        say(console, self._controller.bound.words(layout.action_names, layout.decision_steps))
         made.callback(self._controller.queue.close)
         prepare_output(options.output_dir, options.resume)
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
@@ -245,14 +246,6 @@ class _Training:
                 )
             summary['scenes'] = final_scenes(seeds.start, base, final, measure)
         return summary
-
-    def _bound(self) -> str:
-        """Return how far the residual may go, in words; a scale alone says it to nobody."""
-        bounds = zip(
-            self._controller.layout.action_names, self._controller.bound.values, strict=True
-        )
-        parts = [f'{bound:.3g} for {name}' for name, bound in bounds if bound]
-        return f'the residual is up to {", ".join(parts)}' if parts else 'there is no residual'
 
     def draw(self) -> None:
         """Draw the learning curve, if base and base + residual were evaluated."""

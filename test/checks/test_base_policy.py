@@ -62,7 +62,7 @@ def test_a_good_model_has_facts_and_no_problem(path: Path, stochastic: bool) -> 
     assert facts['chunk'] == '6 actions from 1 observation(s), executes [1, 5)'
     assert facts['3 observations'] == 'arm.position.a, arm.position.b, tool.z'
     assert facts['2 actions'] == 'a.position in [-1, 1]\nb.position in [-0.5, 0.5]'
-    assert facts['inference'] == 'median 1.00 ms, worst of 50 1.00 ms'
+    assert facts['inference'] == 'median 1.00 ms, 95% within 1.00 ms, worst 1.00 ms'
 
 
 def test_every_fact_is_in_the_table(path: Path) -> None:
@@ -92,8 +92,8 @@ def test_an_inference_longer_than_a_control_period_is_remarked(path: Path) -> No
     write_onnx_policy(path)
     report = check_base_policy(path, clock=clock_of(0.06))
     assert report.remarks == [
-        'one inference took 60.0 ms of a 50.0 ms control period: set prefetch_steps, or leave it '
-        'at auto'
+        'inferences take up to 60.0 ms of a 50.0 ms control period: set prefetch_steps, or leave '
+        'it at auto'
     ]
     (slower,) = check_base_policy(path, clock=clock_of(0.2)).remarks
     assert 'inference takes 200 ms, and a chunk of 4 actions leaves 2 control steps' in slower
