@@ -111,6 +111,9 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         for variant in options.variants:
             variant.configured(config).learner_config()
     configs = settled(options.configs, console)
+    cells = compare_cells(replace(options, configs=configs))
+    done = finished(cells)
+    prepare_output(options.output_dir, resume=True)
     for config in configs:
         run = config.resolve()
         bound = ResidualBound.from_metadata(
@@ -118,8 +121,6 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         )
         words = bound.words(run.robot.action.names, config.decision_steps)
         say(console, f'{config.task}: {words}')
-    cells = compare_cells(replace(options, configs=configs))
-    done = finished(cells)
     return finish_grid(cells, done, Judgement(), options.output_dir / 'compare', options, console)
 
 

@@ -205,7 +205,7 @@ def test_the_actor_learns_to_edit_every_proposal() -> None:
         proposals=proposals[:, KM:],
         row=np.arange(64),
     )
-    edited = rule.edited(batch)
+    edited = rule.base_for_actor(batch)
     assert set(edited[:, 0].tolist()) == {0.0, 1.0, 2.0, 3.0}
     assert torch.equal(edited, edited[:, :1].expand(-1, KM))
 
