@@ -20,6 +20,7 @@ from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episode import Episode
+from residual_rl_ros.tasks import hosting
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
 register()
@@ -86,14 +87,14 @@ def test_with_an_add_on_returns_come_apart_and_a_run_with_another_one_is_another
     out = tmp_path / 'out'
     side = 'side_preference:position=state.x0,side=high'
     assert compare('Falls-v0', out, monkeypatch, '--add-on', side) == 0
-    # Two decisions of 4 steps, which end at 0.04 and 0.08.
+    # Eight decisions of one step, which end at 0.01, 0.02, ... 0.08.
     printed = capsys.readouterr().out
-    row = '| 1 | 8.48 | 8.48 | +0 | 8.48 | 0 (0) | 0 | 8 | 0.48 | 8.48 | 8 | 0.48 | 8.48 | +0 |'
+    row = '| 1 | 8.36 | 8.36 | +0 | 8.36 | 0 (0) | 0 | 8 | 0.36 | 8.36 | 8 | 0.36 | 8.36 | +0 |'
     assert row in printed
     assert '| base return, basic | base return, add-on | base return, total |' in printed
     found = base_of(out)
     assert (found['success'], found['return']) == (None, 8.0)
-    assert (found['add_on_return'], found['total_return']) == pytest.approx((0.48, 8.48))
+    assert (found['add_on_return'], found['total_return']) == pytest.approx((0.36, 8.36))
     (summary,) = out.rglob('summary.json')
     stored = json.loads(summary.read_text())
     assert stored['run']['add_ons'] == [
@@ -205,3 +206,13 @@ def test_a_run_that_dies_costs_that_run_alone(
     with pytest.raises(ResidualRLError, match=reason):
         run_comparison(options, Console(quiet=True))
     assert [path.parent.name for path in tmp_path.rglob('summary.json')] == ['seed1']
+
+
+@pytest.mark.parametrize(
+    ('executed', 'rate_hz', 'steps'),
+    [(4, 20.0, 1), (8, 80.0, 4), (1, 500.0, 1), (6, 100.0, 6), (50, 500.0, 25), (8, 5.0, 1)],
+)
+def test_decisions_divide_what_the_base_executes_and_are_near_twenty_a_second(
+    executed: int, rate_hz: float, steps: int
+) -> None:
+    assert hosting._decision_steps(executed, rate_hz) == steps
