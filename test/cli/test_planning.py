@@ -51,7 +51,7 @@ def test_a_model_is_trained_in_an_environment_and_a_planner_made_of_it(
     code, out, err = run('train-dynamics', '--out', model, *played, *FEW, '--json')
     assert code == 0, err
     assert [each['name'] for each in json.loads(out)] == ['state.x0', 'state.x1', 'state.x2']
-    assert '300 decisions' in err
+    assert '1200 decisions' in err
     assert not read(model).architecture.add_on
     assert len(read(model).architecture.held_out) == 3
     new = tmp_path / 'planner.safetensors'
