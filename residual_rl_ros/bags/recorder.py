@@ -28,6 +28,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from residual_rl_ros.bags.bag import RECORDING
 from residual_rl_ros.bags.transitions.reader import CUSTOMISATION, LAYOUT, TEXT, TRANSITIONS
 from residual_rl_ros.errors import BagError, OutputError
+from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import knows, typestore
@@ -231,7 +232,6 @@ def _qos(topic: RecordedTopic) -> Qos:
 
 FLAG = 'std_msgs/msg/Bool'
 FEEDBACK = 'step_feedback'
-TAKEOVER_ACTIVE = 'takeover/active'
 
 
 def absolute(topics: Iterable[RecordedTopic], resolve: Callable[[str], str]) -> list[RecordedTopic]:

@@ -203,7 +203,6 @@ def _write(path: Path, planner: MppiPlanner) -> None:
     message = encode_weights(planner, WeightsHeader(1, 0))
     decode_weights(message)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(message)
     except OSError as error:
         raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import make_metadata, write_onnx_policy
 from command_line import run_command
 from foreign_tasks import register, write_base
 from rich.console import Console
@@ -216,3 +217,15 @@ def test_decisions_divide_what_the_base_executes_and_are_near_twenty_a_second(
     executed: int, rate_hz: float, steps: int
 ) -> None:
     assert hosting._decision_steps(executed, rate_hz) == steps
+
+
+def test_the_bound_is_said_and_a_base_of_another_environment_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare('Falls-v0', tmp_path / 'out', monkeypatch) == 0
+    assert 'Falls-v0: the residual is up to ' in capsys.readouterr().err
+    other = tmp_path / 'other.onnx'
+    write_onnx_policy(other, make_metadata(observation_names=('a', 'b', 'c', 'd', 'e')))
+    command = ('compare', '--env', 'Falls-v0', '--base', str(other), '--out', str(tmp_path / 'o'))
+    assert run_command(*command, monkeypatch=monkeypatch) == 2
+    assert 'observations, and other.onnx was made for 5' in capsys.readouterr().err

@@ -71,3 +71,8 @@ def test_an_action_that_no_layout_allows_is_refused_with_its_place(
     with pytest.raises(ResidualRLError) as refused:
         read_all(path)
     assert f'{path}: episode 0, step 0: executed_action[0] is 900000.0' in str(refused.value)
+
+
+def test_a_map_of_names_without_demonstrations_is_refused() -> None:
+    with pytest.raises(ResidualRLError, match='observation_map is given, but no demonstrations'):
+        Recordings(observation_map={'x': 'y[0]'}).check('rlpd', samples=True)

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.recorder import FEEDBACK, FLAG, TAKEOVER_ACTIVE
+from residual_rl_ros.bags.recorder import FEEDBACK, FLAG
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.errors import BagError, CommandError
 from residual_rl_ros.robot.command import CommandVector
+from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.stamps import stamp_of, to_nanoseconds
