@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import typer
 
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.evaluation.episode import run_episode
@@ -43,8 +44,7 @@ def measure(config: RunConfig, delay: int, blend: int, episodes: int) -> Steps:
     policy, robot = resolved.policy, resolved.robot
     controller_config = replace(
         config.controller_config(0, explore=False, scheduled=False),
-        prefetch_steps=delay,
-        blend_steps=blend,
+        splicing=Splicing(delay, blend),
     )
     controller = controller_config.build(policy, robot.action)
     env = connect(make_environment(config.task), robot)

@@ -179,6 +179,7 @@ def rebuild(
     from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
     from residual_rl_ros.bags.transitions.writer import write_bag
     from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+    from residual_rl_ros.base_policy.splicing import Splicing
     from residual_rl_ros.control.config import ControllerConfig
     from residual_rl_ros.robot.description import load_robot
 
@@ -194,15 +195,12 @@ def rebuild(
         ControllerConfig(
             decision_steps,
             tuple(scale or (0.05,)),
-            prefetch_steps,
-            chunk_blend_steps,
+            Splicing(prefetch_steps, chunk_blend_steps, temporal_ensemble, ensemble_steps),
             seed,
             scheduled_actor=False,
             proposals=proposals,
             customisable=customisable,
             prior_width=tuple(prior_width or ()),
-            temporal_ensemble=temporal_ensemble,
-            ensemble_steps=ensemble_steps,
         ),
         lockstep,
         namespace,

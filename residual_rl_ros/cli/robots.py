@@ -222,6 +222,7 @@ def up(
     Nothing moves before `residual-rl operator` or `~/start_episode` says so.
     """
     from residual_rl_ros.base_policy.prefetch import parse_prefetch
+    from residual_rl_ros.base_policy.splicing import Splicing
     from residual_rl_ros.resources import find_base_policy
     from residual_rl_ros.robot.description import load_robot
     from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -238,10 +239,9 @@ def up(
         overrides=assignments(overrides or []),
         decision_steps=decision_steps,
         residual_scale=tuple(scale) if scale else None,
-        prefetch_steps=parse_prefetch(prefetch_steps),
-        chunk_blend_steps=chunk_blend_steps,
-        temporal_ensemble=temporal_ensemble,
-        ensemble_steps=ensemble_steps,
+        splicing=Splicing(
+            parse_prefetch(prefetch_steps), chunk_blend_steps, temporal_ensemble, ensemble_steps
+        ),
         proposals=proposals,
         customisable=customisable,
         prior_width=tuple(prior_width or (0.0,)),

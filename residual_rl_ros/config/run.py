@@ -19,6 +19,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
 from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
 from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.config.operator import DESCRIPTION as OPERATOR
 from residual_rl_ros.config.operator import OperatorConfig
@@ -106,13 +107,17 @@ class RunConfig:
         return ControllerConfig(
             decision_steps=self.decision_steps,
             residual_scale=self.residual_scale,
-            prefetch_steps=self.prefetch_steps,
+            splicing=self.splicing,
             seed=seed,
             explore=explore,
             scheduled_actor=scheduled,
-            **self.ensembling,
             **self.customisation,
         )
+
+    @property
+    def splicing(self) -> Splicing:
+        """How it goes from one chunk of the base policy to the next."""
+        return Splicing.of(self)
 
     @property
     def customisation(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ An episode begins when it is wanted, robot and scene are prepared, and its first
 from __future__ import annotations
 
 from residual_rl_ros.control.gates import HoldWatch, Obstacles, RealTimeRules, StartGate
-from residual_rl_ros.control.policy_loop import Array, LoopParts, PolicyLoop
+from residual_rl_ros.control.policy_loop import Answer, Array, LoopParts, PolicyLoop
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import BasePolicyError, UnsafeCommandError
 
@@ -40,15 +40,28 @@ class BetweenEpisodes(PolicyLoop):
         self.preparation.forget()
         self._externally_moved = False  # By an operator or on the way home.
 
-    def request_start(self) -> bool:
-        """Start an episode, or let go one that waits to; return whether that is possible."""
-        possible = self._gate.request(self.active and not self.in_episode)
-        if possible:
-            self.preparation.confirm()
-        return possible
+    def set_held(self, held: bool) -> Answer:
+        """Hold the robot, whatever else it is told, or let it go."""
+        self.held = held
+        return Answer(True, 'holding' if held else 'released')
 
-    def request_home(self) -> str:
-        """Go home, outside of an episode; return why that is not possible, empty if it is."""
+    def request_start(self) -> Answer:
+        """Start an episode, or let go one that waits to, or whose scene could not be reset."""
+        far, failed = self._gate.waits, bool(self.preparation.failure)
+        if not self._gate.request(self.active and not self.in_episode):
+            return Answer(False, 'inactive or in an episode already')
+        self.preparation.confirm()
+        doing = self.preparation.doing
+        if far:
+            but = ', although the first command is far from the robot'
+        elif failed:
+            but = ', although the reset of the scene has failed'
+        else:
+            but = f'; first: {doing}' if doing else ''
+        return Answer(True, f'starting{but}')
+
+    def request_home(self) -> Answer:
+        """Go home, outside of an episode."""
         for forbidden, reason in (
             (not self.active, 'inactive: activate the node first'),
             (self.in_episode, 'in an episode: end it first'),
@@ -57,8 +70,9 @@ class BetweenEpisodes(PolicyLoop):
             (bool(self.obstacles.stops), '; '.join(self.obstacles.stops.values())),
         ):
             if forbidden:
-                return reason
-        return self.preparation.request_home()
+                return Answer(False, reason)
+        refused = self.preparation.request_home()
+        return Answer(not refused, refused or 'going home')
 
     @property
     def waits_to_start(self) -> bool:

@@ -7,9 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from residual_rl_ros.base_policy.distribution import BasePolicy, GaussianAround
-from residual_rl_ros.base_policy.prefetch import AUTO
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy
-from residual_rl_ros.base_policy.splicing import Splicing
+from residual_rl_ros.base_policy.splicing import ONE_BY_ONE, Splicing
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.safety import SafetyFilter
@@ -39,11 +38,8 @@ class ControllerConfig:
     """Control steps per residual decision (k)."""
     residual_scale: tuple[float, ...]
     """Lambda: one value, or one per action dimension."""
-    prefetch_steps: int = 0
-    """Control steps before its first use at which a chunk is requested; `AUTO` measures inference
-    outside lockstep, and is 0 in it."""
-    blend_steps: int = 0
-    """Control steps over which a new chunk takes over from the one before."""
+    splicing: Splicing = ONE_BY_ONE
+    """How it goes from one chunk to the next."""
     seed: int = 0
     """Seeds the base policy's and the exploration noise, with the episode number."""
     explore: bool = False
@@ -64,10 +60,6 @@ class ControllerConfig:
     or 0: no density."""
     max_weights_bytes: int = MAX_WEIGHTS_BYTES
     """Larger weight messages are refused unread."""
-    temporal_ensemble: float = 0.0
-    """Coefficient m of the mean over chunks; 0: one chunk at a time."""
-    ensemble_steps: int = 0
-    """Control steps between two chunks of that mean; 0: a chunk at every decision."""
 
     def build(
         self,
@@ -93,9 +85,9 @@ class ControllerConfig:
                 'in their own time; leave it out'
             )
         between = {
-            'chunk_blend_steps': self.blend_steps,
+            'chunk_blend_steps': self.splicing.chunk_blend_steps,
             'prior_width': stated,
-            'temporal_ensemble': self.temporal_ensemble,
+            'temporal_ensemble': self.splicing.temporal_ensemble,
         }
         for key in (key for key, given in between.items() if given and action.is_discrete):
             raise ConfigError(f'{key} is given, but discrete actions have nothing between them')
@@ -115,24 +107,14 @@ class ControllerConfig:
             customisable=self.customisable,
             discrete=action.is_discrete,
         )
+        splicing = self.splicing.in_lockstep if self.lockstep else self.splicing
         return kind(
             layout=layout,
-            queue=self.splicing.queue(policy, self.decision_steps, self.proposals),
+            queue=splicing.queue(policy, self.decision_steps, self.proposals),
             bound=bound,
             safety=SafetyFilter(action),
             mailbox=ActorMailbox(layout, self.scheduled_actor, self.max_weights_bytes),
             seed=self.seed,
             explore=self.explore,
             chunk_timeout_s=None if self.lockstep else self.chunk_timeout_s,
-        )
-
-    @property
-    def splicing(self) -> Splicing:
-        """How it goes from one chunk to the next."""
-        waits = self.lockstep and self.prefetch_steps == AUTO
-        return Splicing(
-            0 if waits else self.prefetch_steps,
-            self.blend_steps,
-            self.temporal_ensemble,
-            self.ensemble_steps,
         )

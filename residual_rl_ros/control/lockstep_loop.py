@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from residual_rl_ros.control.feedback import StepFeedback
-from residual_rl_ros.control.policy_loop import Array, LoopParts, PolicyLoop
+from residual_rl_ros.control.policy_loop import Answer, Array, LoopParts, PolicyLoop
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 
 RESTART_SILENCE_S = 1.0
@@ -60,6 +60,22 @@ class LockstepLoop(PolicyLoop):
         self.in_episode = False
         self._answered = self._answering = self._feedback.stamp = -np.inf
         self._waiting_since = None
+
+    def set_held(self, held: bool) -> Answer:
+        """Refuse: what waits does not move."""
+        return Answer(False, 'a lockstep simulator waits for commands; hold has no effect')
+
+    def request_start(self) -> Answer:
+        """Refuse: an episode begins with a simulator's observation."""
+        return Answer(False, 'in lockstep only the simulator starts episodes')
+
+    def request_home(self) -> Answer:
+        """Refuse: a simulator resets itself."""
+        return Answer(False, 'in lockstep only the simulator puts the robot back')
+
+    def end_episode(self, feedback: StepFeedback, now: float) -> Answer:
+        """Refuse: an episode ends with a simulator's feedback."""
+        return Answer(False, 'in lockstep only the simulator ends episodes')
 
     def _read_weights(self, message: bytes) -> None:
         """Take in an actor, for which the current decision may have waited."""

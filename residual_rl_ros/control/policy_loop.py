@@ -67,6 +67,18 @@ class LoopCallbacks(Protocol):
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a loop says to an operator who asks for something; true if it does it."""
+
+    accepted: bool
+    message: str
+
+    def __bool__(self) -> bool:
+        """Return whether it does it."""
+        return self.accepted
+
+
+@dataclass(frozen=True)
 class LoopParts:
     """What every loop is put together from."""
 
@@ -202,6 +214,27 @@ class PolicyLoop(ABC):
         self.counts['takeovers'] += active and not self._takeover_active
         self._takeover_active = active
 
+    @abstractmethod
+    def set_held(self, held: bool) -> Answer:
+        """Hold the robot, whatever else it is told, or let it go."""
+
+    @abstractmethod
+    def request_start(self) -> Answer:
+        """Start an episode, or let go one that waits to."""
+
+    @abstractmethod
+    def request_home(self) -> Answer:
+        """Go home, outside of an episode."""
+
+    @abstractmethod
+    def end_episode(self, feedback: StepFeedback, now: float) -> Answer:
+        """End the episode with the next control step.
+
+        Args:
+            feedback: how it ends.
+            now: ROS time [s].
+        """
+
     @property
     def _commanding(self) -> bool:
         """Whether an operator has taken over and commands a robot that may move."""
@@ -277,11 +310,12 @@ class PolicyLoop(ABC):
         else:
             self.counts['transitions'] += 1
 
-    def enable_residual(self, enabled: bool) -> None:
+    def enable_residual(self, enabled: bool) -> Answer:
         """Add the residual to the base, fading it in, or from the next decision on do not."""
         if enabled and not self.controller.residual.enabled:
             self._blend.restart()
         self.controller.residual.enabled = enabled
+        return Answer(True, f'residual {"on" if enabled else "off"} from the next decision')
 
     def _fade_in(self, now: float) -> None:
         """Say how much of the residual a decision of now may have."""

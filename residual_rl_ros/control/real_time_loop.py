@@ -13,7 +13,7 @@ import numpy as np
 from residual_rl_ros.control.between_episodes import BetweenEpisodes
 from residual_rl_ros.control.feedback import END_EPISODE, PendingFeedback, StepFeedback, StepOutcome
 from residual_rl_ros.control.gates import OperatorWatch, Pace, RealTimeRules
-from residual_rl_ros.control.policy_loop import Array, LoopParts
+from residual_rl_ros.control.policy_loop import Answer, Array, LoopParts
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.latency import Latency
@@ -108,11 +108,12 @@ class RealTimeLoop(BetweenEpisodes):
         """Whether the next tick ends the episode, by what was said of it so far."""
         return self._feedback.ends if self._ending is None else self._ending.feedback.done
 
-    def end_episode(self, feedback: StepFeedback, now: float) -> bool:
-        """End the episode with the next tick; return whether there is one."""
-        if self.in_episode:
-            self._on_feedback(now, feedback)
-        return self.in_episode
+    def end_episode(self, feedback: StepFeedback, now: float) -> Answer:
+        """End the episode with the next tick, if there is one."""
+        if not self.in_episode:
+            return Answer(False, 'no episode to end')
+        self._on_feedback(now, feedback)
+        return Answer(True, 'ending the episode')
 
     def _read_weights(self, message: bytes) -> None:
         """Take in an actor, which a later tick uses."""

@@ -319,7 +319,7 @@ class _Training:
                 run.policy,
                 run.robot,
                 SuccessCriterion.parse(run.config.success),
-                run.config.controller_config(0, False, False).splicing,
+                run.config.splicing.in_lockstep,
                 seed=options.seed,
                 prior_width=run.config.prior_width,
             ),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, ResidualRLError
 from residual_rl_ros.robot.action_spec import ActionSpec, Prior
@@ -161,15 +162,18 @@ def test_actions_given_back_are_planned_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ('changes', 'message'),
+    ('splicing', 'changes', 'message'),
     [
-        ({'proposals': 2}, r'proposals is 2, but temporal_ensemble 0.01 takes'),
-        ({'blend_steps': 2}, r'chunk_blend_steps is 2, but temporal_ensemble'),
-        ({'prior_width': (0.1,)}, r'no density of prior gaussian'),
+        ({}, {'proposals': 2}, r'proposals is 2, but temporal_ensemble 0.01 takes'),
+        ({'chunk_blend_steps': 2}, {}, r'chunk_blend_steps is 2, but temporal_ensemble'),
+        ({}, {'prior_width': (0.1,)}, r'no density of prior gaussian'),
     ],
 )
-def test_what_has_no_mean_is_refused(changes: dict[str, Any], message: str) -> None:
-    config = ControllerConfig(1, (0.1,), temporal_ensemble=0.01, **changes)
+def test_what_has_no_mean_is_refused(
+    splicing: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    averaged = Splicing(temporal_ensemble=0.01, **splicing)
+    config = ControllerConfig(1, (0.1,), averaged, **changes)
     with pytest.raises(ResidualRLError, match=message):
         config.build(LinearPolicy(META, stochastic=True), make_action_spec())
 
@@ -187,7 +191,7 @@ def test_a_policy_that_tells_a_density_is_refused(prior: Prior, message: str) ->
 
 
 def test_discrete_actions_are_refused() -> None:
-    config = ControllerConfig(1, (1.0,), temporal_ensemble=0.01)
+    config = ControllerConfig(1, (1.0,), Splicing(temporal_ensemble=0.01))
     policy = LinearPolicy(make_metadata(action_min=(0.0, 0.0), action_max=(1.0, 1.0)))
     names = policy.metadata.action_names
     with pytest.raises(ResidualRLError, match='temporal_ensemble is given, but discrete actions'):

@@ -60,7 +60,8 @@ def test_a_run_may_have_inference_measured_and_chunks_averaged(tmp_path: Path) -
     assert config.prefetch_steps == AUTO
     assert config.ensembling == {'temporal_ensemble': 0.01, 'ensemble_steps': 2}
     splicing = config.controller_config(0, explore=False, scheduled=True).splicing
-    assert splicing == Splicing(0, 0, 0.01, 2)  # In lockstep.
+    assert splicing == Splicing(AUTO, 0, 0.01, 2)
+    assert splicing.in_lockstep == Splicing(0, 0, 0.01, 2)
     assert config.changed({'decision_steps': 2}).prefetch_steps == AUTO
     with pytest.raises(ConfigError, match='expected a whole number >= -1 or auto'):
         load_run(str(write(tmp_path / 'run.yaml', prefetch_steps='soon')))
@@ -70,7 +71,7 @@ def test_the_controller_configuration_carries_every_choice(tmp_path: Path) -> No
     config = load_run(str(write(tmp_path / 'run.yaml', residual_scale=[0.1] * 7, prefetch_steps=2)))
     made = config.controller_config(seed=9, explore=True, scheduled=False)
     assert (made.seed, made.explore, made.scheduled_actor) == (9, True, False)
-    assert (made.decision_steps, made.prefetch_steps) == (config.decision_steps, 2)
+    assert (made.decision_steps, made.splicing) == (config.decision_steps, Splicing(2))
     assert made.residual_scale == (0.1,) * 7
     assert made.lockstep
 

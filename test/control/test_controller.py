@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
@@ -301,7 +302,7 @@ def test_a_takeover_passes_the_safety_filter_too() -> None:
 def test_the_same_seed_is_the_same_run_bit_for_bit(prefetch: int) -> None:
     def commands(seed: int) -> bytes:
         policy = LinearPolicy(stochastic=True)
-        controller = build(policy, gain=1.0, seed=seed, explore=True, prefetch_steps=prefetch)
+        controller = build(policy, gain=1.0, seed=seed, explore=True, splicing=Splicing(prefetch))
         return np.array(play(controller).commands).tobytes()
 
     assert commands(1) == commands(1)

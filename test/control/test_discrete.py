@@ -16,6 +16,7 @@ from loop_builders import CHANNELS, PERIOD, Recorder, drive, feed, real_time
 from prior_builders import METADATA, NAMES, Chooser
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
@@ -271,7 +272,7 @@ class Refused:
 @pytest.mark.parametrize(
     'case',
     [
-        Refused(r'chunk_blend_steps is given, but discrete', {'blend_steps': 2}),
+        Refused(r'chunk_blend_steps is given, but discrete', {'splicing': Splicing(0, 2)}),
         Refused(r'prior_width is given, but discrete', {'prior_width': (0.1,)}),
         Refused(r'residual_scale is .*, expected all above 0', {'residual_scale': (0.1, 0, 0.1)}),
         Refused(r'proposals is 4, but the base policy has no noise', {'proposals': 4}),

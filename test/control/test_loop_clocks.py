@@ -13,7 +13,9 @@ import yaml
 from builders import LinearPolicy, make_action_spec, make_metadata
 from loop_builders import PERIOD, drive, feed, real_time
 
+from residual_rl_ros.base_policy.prefetch import AUTO
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.gates import Obstacles, RealTimeRules
@@ -151,7 +153,7 @@ def test_chunks_from_elsewhere_are_used_after_the_clock_went_back(
     path, now = tmp_path / 'served.yaml', 100.0
     path.write_text(yaml.safe_dump(json.loads(make_metadata(exec_start=0).to_json())))
     policy = ReceivedPolicy(path, lambda: now)
-    loop, callbacks = real_time(policy, prefetch_steps=-1, hold_limit_s=10.0)  # type: ignore[arg-type]
+    loop, callbacks = real_time(policy, splicing=Splicing(AUTO), hold_limit_s=10.0)  # type: ignore[arg-type]
     queue = loop.controller.queue
     assert isinstance(queue, ReceivedQueue)
     loop.activate()

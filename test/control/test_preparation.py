@@ -23,6 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS
 from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.control.policy_loop import Answer
 from residual_rl_ros.control.preparation import KEPT, CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.control.safety import SafetyFilter
@@ -225,14 +226,14 @@ def test_a_robot_that_is_not_seen_on_its_way_home_holds_and_then_faults() -> Non
 
 def test_a_robot_goes_home_on_request_unless_something_else_has_the_say() -> None:
     arm = Arm(home={'when': 'on_request'})
-    assert arm.loop.request_home() == ''
+    assert arm.loop.request_home()
     arm.until(lambda: arm.at_home)
     arm.tick(2)
     arm.position = AWAY.copy()
     arm.loop.held = True
-    assert arm.loop.request_home() == 'held: release the hold first'
+    assert arm.loop.request_home() == Answer(False, 'held: release the hold first')
     arm.loop.held = False
-    assert arm.loop.request_home() == ''
+    assert arm.loop.request_home()
     arm.tick(2)
     arm.loop.set_takeover(True)
     arm.tick(2)
@@ -242,9 +243,9 @@ def test_a_robot_goes_home_on_request_unless_something_else_has_the_say() -> Non
     arm.loop.request_start()
     arm.tick()
     assert arm.loop.in_episode  # And no episode goes home by itself.
-    assert arm.loop.request_home() == 'in an episode: end it first'
+    assert arm.loop.request_home() == Answer(False, 'in an episode: end it first')
     off = Arm(home={'when': 'never'})
-    assert 'robot.home is not in the robot YAML' in off.loop.request_home()
+    assert 'robot.home is not in the robot YAML' in off.loop.request_home().message
 
 
 def test_an_action_that_has_no_home_stays_where_it_is() -> None:
@@ -388,7 +389,9 @@ def test_nobody_leaves_for_home_while_somebody_is_busy_with_the_scene(says: str 
     arm.tick(20)
     np.testing.assert_array_equal(arm.position, AWAY)
     if says is None:
-        assert arm.loop.request_home() == 'resetting the scene: wait until that is done'
+        assert arm.loop.request_home() == Answer(
+            False, 'resetting the scene: wait until that is done'
+        )
         hook.says = ''
     else:
         arm.loop.request_start()
@@ -413,7 +416,7 @@ def test_the_time_limit_of_a_reset_holds_while_the_robot_is_held() -> None:
 def test_a_request_to_go_home_does_not_outlive_a_hold_or_a_stop_input(what: str, when: str) -> None:
     arm = Arm(home={'when': when})
     arm.tick()
-    assert arm.loop.request_home() == ''
+    assert arm.loop.request_home()
     arm.loop.held = what == 'hold'
     arm.loop.obstacles.set_stop('button', 'pressed' if what == 'stop input' else '')
     for _ in range(8):  # Nothing is seen meanwhile.

@@ -9,6 +9,8 @@ import pytest
 from builders import LinearPolicy, make_action_spec, make_metadata, settle
 from loop_builders import PERIOD, real_time, weights
 
+from residual_rl_ros.base_policy.splicing import Splicing
+
 TICKS = 240
 BLEND = 7
 
@@ -36,7 +38,7 @@ def run(delay: int, prefetch: int, blend: int) -> tuple[float, float, int]:
     """
     policy = Planner()
     action = make_action_spec()  # Limits so wide that they hide nothing.
-    changes = {'prefetch_steps': prefetch, 'blend_steps': blend, 'action': action}
+    changes = {'splicing': Splicing(prefetch, blend), 'action': action}
     policy.gate.set() if delay == 0 else policy.gate.clear()
     timeout_s = 10.0 if delay == 0 else 0.0
     loop, callbacks = real_time(policy, hold_limit_s=10.0, chunk_timeout_s=timeout_s, **changes)

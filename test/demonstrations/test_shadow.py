@@ -28,7 +28,7 @@ def test_transitions_are_those_of_the_robots_own_controller_under_an_operator(
     more: dict[str, Any],
 ) -> None:
     metadata = make_metadata(n_obs_steps=2)
-    config = ControllerConfig(2, (0.1,), prefetch_steps=1, blend_steps=1, seed=3, **more)
+    config = ControllerConfig(2, (0.1,), Splicing(1, 1), seed=3, **more)
     operated = config.build(LinearPolicy(metadata, stochastic=True), make_action_spec())
     feedback, _ = told_feedback(EPISODE, None)
     operated.begin_episode(0, EPISODE.observations[0], 0.0)

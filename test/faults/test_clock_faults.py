@@ -17,6 +17,7 @@ from processes import wait_for
 from ros_fixtures import report_often
 from rosgraph_msgs.msg import Clock
 
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -96,7 +97,7 @@ def robot(
             None,
             decision_steps=1,
             residual_scale=CONFIG.residual_scale,
-            prefetch_steps=2,
+            splicing=Splicing(2),
             auto_start=True,
         )
     )

@@ -18,6 +18,7 @@ from builders import LinearPolicy, make_actor, make_metadata
 from loop_builders import PERIOD, Recorder
 from urdf_builders import gap, two_links
 
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
@@ -167,8 +168,10 @@ class Day:
         config = ControllerConfig(
             self.steps,
             (float(rng.choice([0.0, 0.05, 1.0])),),
-            prefetch_steps=0 if self.steps > 2 else int(rng.choice([0, 1])),
-            blend_steps=int(rng.choice([0, 2])),
+            Splicing(
+                prefetch_steps=0 if self.steps > 2 else int(rng.choice([0, 1])),
+                chunk_blend_steps=int(rng.choice([0, 2])),
+            ),
             explore=bool(rng.random() < 0.5),
             lockstep=False,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from builders import LinearPolicy, make_action_spec, make_actor
 
+from residual_rl_ros.base_policy.splicing import ONE_BY_ONE
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
@@ -64,8 +65,7 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     config = ControllerConfig(
         changes.pop('decision_steps', 1),
         (0.05,),
-        changes.pop('prefetch_steps', 0),
-        changes.pop('blend_steps', 0),
+        changes.pop('splicing', ONE_BY_ONE),
         explore=True,
         lockstep=False,
         customisable=changes.pop('customisable', False),

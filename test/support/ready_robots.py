@@ -25,6 +25,7 @@ from ros_fixtures import Caller
 from std_srvs.srv import Trigger
 
 from residual_rl_ros.base_policy.inputs import ImageInput
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
@@ -112,7 +113,7 @@ def policy_spec(name: str, folder: Path, **parameters: Any) -> NodeSpec:
     robot, path = load_robot(name)
     base = folder / 'base.onnx'
     write_base(base, robot)
-    (spec,) = robot_topology(RobotRun(path, base, None, decision_steps=4, prefetch_steps=4))
+    (spec,) = robot_topology(RobotRun(path, base, None, decision_steps=4, splicing=Splicing(4)))
     quiet = {'realtime_priority': 0, 'lock_memory': False, 'diagnostics_period_s': 0.2}
     quiet['hold_limit_s'] = 5.0
     return replace(spec, parameters={**spec.parameters, **quiet, **parameters})

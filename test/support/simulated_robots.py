@@ -142,7 +142,7 @@ def running(
                 overrides=CONFIG.overrides,
                 decision_steps=CONFIG.decision_steps,
                 residual_scale=CONFIG.residual_scale,
-                prefetch_steps=CONFIG.prefetch_steps,
+                splicing=CONFIG.splicing,
                 auto_start=True,
                 namespaces=namespaces,
             )

@@ -8,11 +8,12 @@ Nothing here needs `launch`: a mistake is found, and tested, without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.prefetch import WORD, parse_prefetch
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml, read_yaml
@@ -308,10 +309,9 @@ def robot_run(value: Mapping[str, Any], namespaces: tuple[str, ...]) -> RobotRun
     _, robot_file = load_robot(value['config'])
     learning = value['learner']
     same = (
-        *('preset', 'overrides', 'decision_steps', 'residual_scale', 'prefetch_steps'),
-        *('chunk_blend_steps', 'temporal_ensemble', 'ensemble_steps', 'proposals'),
-        *('customisable', 'prior_width', 'seed', 'auto_start', 'classifier', 'reward', 'record'),
-        *('demonstrations', 'observation_map', 'takeover'),
+        *('preset', 'overrides', 'decision_steps', 'residual_scale', 'proposals', 'customisable'),
+        *('prior_width', 'seed', 'auto_start', 'classifier', 'reward', 'record', 'takeover'),
+        *('demonstrations', 'observation_map'),
     )
     return RobotRun(
         robot_file,
@@ -319,6 +319,7 @@ def robot_run(value: Mapping[str, Any], namespaces: tuple[str, ...]) -> RobotRun
         value['checkpoint'] if learning else None,
         actor=None if learning else value['checkpoint'],
         namespaces=namespaces,
+        splicing=Splicing(**{item.name: value[item.name] for item in fields(Splicing)}),
         **{name: value[name] for name in same},
     )
 

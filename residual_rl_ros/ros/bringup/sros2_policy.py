@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
 from residual_rl_ros.control.takeover_controls import BUTTON_SERVICES, TakeoverConfig
+from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.urdf import NAME, TOPIC
 
@@ -150,7 +151,7 @@ def _of_operator(robot: RobotConfig, namespace: str, takeover: TakeoverConfig) -
     services = {BUTTON_SERVICES[name] for name in takeover.keys.buttons.by_name()}
     return Access(
         'takeover_node',
-        (robot.takeover.topic, 'takeover/active', DIAGNOSTICS),
+        (robot.takeover.topic, TAKEOVER_ACTIVE, DIAGNOSTICS),
         (
             *(source.topic for channel in channels for source in channel.sources),
             *filter(None, (takeover.topic,)),
@@ -173,7 +174,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
-            *('step_feedback', actor, robot.takeover.topic, 'takeover/active'),
+            *('step_feedback', actor, robot.takeover.topic, TAKEOVER_ACTIVE),
             *((NAME,) if robot.urdf and robot.urdf.source == TOPIC else ()),
         ),
         tuple(f'~/{name}' for name in POLICY_SERVICES),

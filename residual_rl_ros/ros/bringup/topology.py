@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from residual_rl_ros.base_policy.prefetch import AUTO
+from residual_rl_ros.base_policy.splicing import MEASURED, Splicing
 from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
@@ -74,8 +74,7 @@ def finetune_topology(
             'base_policy': str(base_policy),
             'decision_steps': config.decision_steps,
             'residual_scale': list(config.residual_scale),
-            'prefetch_steps': config.prefetch_steps,
-            **config.ensembling,
+            **asdict(config.splicing),
             **customisation,
             **add_on,
             'seed': seed,
@@ -95,8 +94,7 @@ def finetune_topology(
             'output_dir': str(output_dir),
             'robot_file': str(robot_file),
             'base_policy': str(base_policy),
-            'prefetch_steps': config.prefetch_steps,
-            **config.ensembling,
+            **asdict(config.splicing),
             **add_on,
             'overrides': config.overrides,
         },
@@ -138,14 +136,8 @@ class RobotRun:
     """Control steps per residual decision (k); None: as the actor has it, or `DECISION_STEPS`."""
     residual_scale: tuple[float, ...] | None = None
     """Lambda: one value, or one per action dimension; None: as the actor, or `RESIDUAL_SCALE`."""
-    prefetch_steps: int = AUTO
-    """Control steps before its first use at which a chunk is requested; `AUTO` measures."""
-    chunk_blend_steps: int = 0
-    """Control steps over which a new chunk takes over from the one before."""
-    temporal_ensemble: float = 0.0
-    """Coefficient of the mean over chunks; 0: one chunk at a time."""
-    ensemble_steps: int = 0
-    """Control steps between two chunks of that mean; 0: a chunk at every decision."""
+    splicing: Splicing = MEASURED
+    """How it goes from one chunk of the base policy to the next."""
     proposals: int = 1
     """Number of draws of the base policy's noise that a decision is given."""
     customisable: bool = False
@@ -263,10 +255,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
                 'actor': '' if actor is None else str(actor),
                 'decision_steps': decision_steps,
                 'residual_scale': residual_scale,
-                'prefetch_steps': run.prefetch_steps,
-                'chunk_blend_steps': run.chunk_blend_steps,
-                'temporal_ensemble': run.temporal_ensemble,
-                'ensemble_steps': run.ensemble_steps,
+                **asdict(run.splicing),
                 'proposals': run.proposals,
                 'customisable': run.customisable,
                 'prior_width': list(run.prior_width),
@@ -313,10 +302,7 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
             'overrides': run.overrides,
             'robot_file': str(run.robot_file),
             'base_policy': str(run.base_policy),
-            'prefetch_steps': run.prefetch_steps,
-            'chunk_blend_steps': run.chunk_blend_steps,
-            'temporal_ensemble': run.temporal_ensemble,
-            'ensemble_steps': run.ensemble_steps,
+            **asdict(run.splicing),
             **_demonstrations(run),
         },
         run.namespaces[0] if alone else '',

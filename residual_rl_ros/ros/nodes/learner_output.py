@@ -186,12 +186,7 @@ class LearnerOutput:
             demonstrated = Demonstrated(
                 policy,
                 robot,
-                splicing=Splicing(
-                    parameters.prefetch_steps,
-                    parameters.chunk_blend_steps,
-                    parameters.temporal_ensemble,
-                    parameters.ensemble_steps,
-                ),
+                splicing=Splicing.of(parameters),
                 seed=parameters.seed,
             )
             add_demonstrations(learner, self._recordings, demonstrated, say, pulse)

@@ -31,6 +31,7 @@ from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
+from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.decoders import CameraDecoder
 from residual_rl_ros.robot.message_decoder import MessageDecoder
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -264,9 +265,7 @@ class PolicyNode(ManagedNode):
             self._takeover_callback(CommandDecoder(takeover, self.robot.action.size)),
             qos.COMMAND,
         )
-        create(
-            Bool, 'takeover/active', lambda message: loop.set_takeover(message.data), qos.COMMAND
-        )
+        create(Bool, TAKEOVER_ACTIVE, lambda message: loop.set_takeover(message.data), qos.COMMAND)
         publisher = self.create_lifecycle_publisher
         self._horizon = None
         if steps := self._outputs.horizon_steps:

@@ -16,6 +16,7 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import RealTimeRules
@@ -136,10 +137,7 @@ def make_controller(
     config = ControllerConfig(
         decision_steps=parameters.decision_steps,
         residual_scale=parameters.residual_scale,
-        prefetch_steps=parameters.prefetch_steps,
-        blend_steps=parameters.chunk_blend_steps,
-        temporal_ensemble=parameters.temporal_ensemble,
-        ensemble_steps=parameters.ensemble_steps,
+        splicing=Splicing.of(parameters),
         seed=parameters.seed,
         explore=parameters.explore,
         lockstep=parameters.lockstep,

@@ -13,8 +13,8 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
-from residual_rl_ros.control.lockstep_loop import LockstepLoop
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.policy_loop import Answer, PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.preparation import ResetSpec
@@ -28,6 +28,9 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class
 
+ENDS = {'mark_success': MARK_SUCCESS, 'mark_failure': MARK_FAILURE, 'end_episode': END_EPISODE}
+"""How each service ends an episode."""
+
 
 class PolicyServices:
     """Opens the services of a policy node.
@@ -38,76 +41,25 @@ class PolicyServices:
         now: returns the ROS time [s].
     """
 
-    def __init__(
-        self, node: Node, loop: LockstepLoop | RealTimeLoop, now: Callable[[], float]
-    ) -> None:
-        self._loop = loop
-        self._now = now
-        node.create_service(SetBool, '~/set_residual', self._set_residual)
-        node.create_service(SetBool, '~/hold', self._set_hold)
-        node.create_service(Trigger, '~/start_episode', self._start_episode)
-        node.create_service(Trigger, '~/go_home', self._go_home)
-        for name, feedback in {
-            'mark_success': MARK_SUCCESS,
-            'mark_failure': MARK_FAILURE,
-            'end_episode': END_EPISODE,
-        }.items():
-            node.create_service(Trigger, f'~/{name}', self._ending_service(feedback))
+    def __init__(self, node: Node, loop: PolicyLoop, now: Callable[[], float]) -> None:
+        services = {
+            'set_residual': (SetBool, lambda request: loop.enable_residual(request.data)),
+            'hold': (SetBool, lambda request: loop.set_held(request.data)),
+            'start_episode': (Trigger, lambda request: loop.request_start()),
+            'go_home': (Trigger, lambda request: loop.request_home()),
+            **{
+                name: (Trigger, lambda request, how=how: loop.end_episode(how, now()))
+                for name, how in ENDS.items()
+            },
+        }
+        for name, (kind, ask) in services.items():
+            node.create_service(kind, f'~/{name}', partial(self._answer, ask))
 
-    def _set_residual(self, request: Any, response: Any) -> Any:
-        self._loop.enable_residual(request.data)
-        response.success = True
-        response.message = f'residual {"on" if request.data else "off"} from the next decision'
+    @staticmethod
+    def _answer(ask: Callable[[Any], Answer], request: Any, response: Any) -> Any:
+        answer = ask(request)
+        response.success, response.message = answer.accepted, answer.message
         return response
-
-    def _set_hold(self, request: Any, response: Any) -> Any:
-        if isinstance(self._loop, LockstepLoop):
-            response.message = 'a lockstep simulator waits for commands; hold has no effect'
-            return response
-        self._loop.held = request.data
-        response.success = True
-        response.message = 'holding' if request.data else 'released'
-        return response
-
-    def _start_episode(self, request: Any, response: Any) -> Any:
-        del request
-        if isinstance(self._loop, LockstepLoop):
-            response.message = 'in lockstep only the simulator starts episodes'
-            return response
-        confirmed = self._loop.waits_to_start
-        failed = bool(self._loop.preparation.failure)
-        response.success = self._loop.request_start()
-        if not response.success:
-            response.message = 'inactive or in an episode already'
-        elif confirmed:
-            response.message = 'starting, although the first command is far from the robot'
-        elif failed:
-            response.message = 'starting, although the reset of the scene has failed'
-        else:
-            doing = self._loop.preparation.doing
-            response.message = f'starting; first: {doing}' if doing else 'starting'
-        return response
-
-    def _go_home(self, request: Any, response: Any) -> Any:
-        del request
-        if isinstance(self._loop, LockstepLoop):
-            response.message = 'in lockstep only the simulator puts the robot back'
-            return response
-        refused = self._loop.request_home()
-        response.success, response.message = not refused, refused or 'going home'
-        return response
-
-    def _ending_service(self, feedback: StepFeedback) -> Callable[[Any, Any], Any]:
-        def callback(request: Any, response: Any) -> Any:
-            del request
-            if isinstance(self._loop, LockstepLoop):
-                response.message = 'in lockstep only the simulator ends episodes'
-                return response
-            response.success = self._loop.end_episode(feedback, self._now())
-            response.message = 'ending the episode' if response.success else 'no episode to end'
-            return response
-
-        return callback
 
 
 class ServiceHook:

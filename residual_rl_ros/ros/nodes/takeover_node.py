@@ -29,6 +29,7 @@ from residual_rl_ros.control.takeover_controls import (
     load_takeover,
 )
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
+from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.ros.common import qos
@@ -73,7 +74,7 @@ class TakeoverNode(ManagedNode):
         self._writer = CommandWriter(robot.takeover, self._period, lockstep=False)
         publisher = self.create_lifecycle_publisher
         self._commands = publisher(self._writer.message_type, robot.takeover.topic, qos.COMMAND)
-        self._active = publisher(Bool, 'takeover/active', qos.COMMAND)
+        self._active = publisher(Bool, TAKEOVER_ACTIVE, qos.COMMAND)
         self._buttons = Buttons(self, tuple(self._config.keys.buttons.by_name()), self.warn)
         Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
         self.made.callback(follow_parameters(self, parameters, lambda parameters: None))

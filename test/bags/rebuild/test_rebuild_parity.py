@@ -24,6 +24,7 @@ from raw_bag_builders import (
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.real_time import ReplayedController
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import NOTHING_HAPPENED
@@ -156,14 +157,14 @@ def test_an_end_during_a_hold_is_accounted_for_as_live(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('prefetch_steps', 'blend_steps', 'stochastic'),
-    [(0, 0, False), (2, 0, False), (2, 2, True)],
+    ('splicing', 'stochastic'),
+    [(Splicing(), False), (Splicing(2), False), (Splicing(2, 2), True)],
 )
 def test_with_an_actor_all_but_what_it_said_is_equal_number_for_number(
-    prefetch_steps: int, blend_steps: int, stochastic: bool, tmp_path: Path
+    splicing: Splicing, stochastic: bool, tmp_path: Path
 ) -> None:
     """However chunks are requested and blended, if none was late."""
-    config = replace(CONFIG, prefetch_steps=prefetch_steps, blend_steps=blend_steps, explore=True)
+    config = replace(CONFIG, splicing=splicing, explore=True)
     policy = LinearPolicy(stochastic=stochastic)
     live = Live.start(tmp_path / 'bag', config, policy)
     actor = make_actor(live.loop.controller.layout, gain=1.0)
@@ -205,7 +206,7 @@ def record_slow_policy(folder: Path, late: range) -> Live:
     return live
 
 
-PREFETCHING = replace(CONFIG, prefetch_steps=2)
+PREFETCHING = replace(CONFIG, splicing=Splicing(2))
 FIRST_CHUNK = make_metadata().exec_steps
 """Control steps of an episode that its first chunk decides."""
 OF_THE_BASE = ('source', 'base_action', 'residual_action', 'next_base_action')

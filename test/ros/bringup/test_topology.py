@@ -11,6 +11,7 @@ import pytest
 import yaml
 from builders import write_peg_actor as write_actor
 
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
@@ -232,7 +233,7 @@ def test_a_fleet_has_a_policy_for_each_robot_and_one_learner_that_all_hear(tmp_p
 
 
 def test_a_learner_is_told_of_demonstrations_and_of_the_robot_that_they_are_for() -> None:
-    run = RobotRun(Path('robot.yaml'), Path('base.onnx'), Path('runs/none'), prefetch_steps=3)
+    run = RobotRun(Path('robot.yaml'), Path('base.onnx'), Path('runs/none'), splicing=Splicing(3))
     assert 'demonstrations' not in robot_topology(run)[0].parameters
     told = robot_topology(replace(run, demonstrations=('d.hdf5', 'bag')))[0].parameters
     assert told['demonstrations'] == ['d.hdf5', 'bag']
