@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import (
     MAX_NUMBERS,
@@ -26,9 +25,7 @@ from residual_rl_ros.base_policy.inputs import (
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.numerics import FLOAT32_MAX
-from residual_rl_ros.robot.action_spec import ActionSpec, Prior, check_names, integer
-from residual_rl_ros.robot.camera import check_size
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.action_spec import Prior, check_names, integer
 from residual_rl_ros.robot.image_encoder import FEATURES, POLICY_METADATA_KEY
 
 METADATA_KEY = POLICY_METADATA_KEY
@@ -44,6 +41,8 @@ DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.CATEGORICAL: ('logits',),
 }
 """Names of the outputs that tell a density, shape (1, horizon, m) each."""
+DECISIONS_PER_S = 20.0
+"""Pace of residual decisions where nobody says otherwise, as in the benchmark."""
 UNUSED_RANGE = 1e-3
 """A dimension whose trained actions span less than this [command units] is one the base never
 uses: a residual there would drift with nothing to bring it back."""
@@ -196,6 +195,15 @@ class BasePolicyMetadata:
                 )
 
     @property
+    def decision_steps(self) -> int:
+        """Control steps of a residual decision (k) where nobody says otherwise.
+
+        What comes nearest to `DECISIONS_PER_S`, of the numbers that divide `exec_steps`.
+        """
+        divisors = (k for k in range(1, self.exec_steps + 1) if self.exec_steps % k == 0)
+        return min(divisors, key=lambda k: abs(k - self.rate_hz / DECISIONS_PER_S))
+
+    @property
     def images(self) -> tuple[ImageInput, ...]:
         """Inputs that are images."""
         return tuple(each for each in self.inputs if isinstance(each, ImageInput))
@@ -285,58 +293,6 @@ class BasePolicyMetadata:
             )
             raise BasePolicyError(f'metadata lacks {missing}') from error
 
-    def check_robot(
-        self, observation_names: tuple[str, ...], action: ActionSpec, rate_hz: float
-    ) -> None:
-        """Refuse a robot that the policy was not trained for, with all that differs.
-
-        Raises:
-            BasePolicyError: names differ in content or order, the actions are of another kind, the
-                trained ones leave the robot's limits, or the control rate differs by more than 1 %.
-        """
-        if problems := list(self._differences(observation_names, action, rate_hz)):
-            raise BasePolicyError('; '.join(problems))
-
-    def _differences(
-        self, observation_names: tuple[str, ...], action: ActionSpec, rate_hz: float
-    ) -> Iterator[str]:
-        yield from _different_names('observation', self.observation_names, observation_names)
-        other_actions = list(_different_names('action', self.action_names, action.names))
-        yield from other_actions
-        yield from self._different_kind(action)
-        for index, name in enumerate(() if other_actions else action.names):
-            low, high = self.action_min[index], self.action_max[index]
-            lower, upper = action.lower[index], action.upper[index]
-            # Networks compute in float32, in which 0.08 and 0.0799999982 are one number.
-            if np.float32(low) < np.float32(lower) or np.float32(high) > np.float32(upper):
-                yield (
-                    f'action {name!r}: trained range [{low:.9g}, {high:.9g}] leaves the robot '
-                    f'limits [{lower:.9g}, {upper:.9g}]; widen lower and upper below action in the '
-                    'robot YAML, or retrain'
-                )
-        if abs(self.rate_hz - rate_hz) > 0.01 * rate_hz:
-            yield (
-                f'base policy was trained at {self.rate_hz:g} Hz, the robot runs at {rate_hz:g} '
-                'Hz; set control_rate_hz in the robot YAML or retrain'
-            )
-
-    def _different_kind(self, action: ActionSpec) -> Iterator[str]:
-        """Yield what is wrong if one has continuous actions, and the other discrete ones."""
-        if self.prior is not Prior.NONE and action.is_discrete != (self.prior is Prior.CATEGORICAL):
-            yield (
-                f'the base policy has prior {self.prior}, the robot has {action.kind} actions: a '
-                'categorical prior is for discrete ones, the others for continuous ones; correct '
-                'kind below action in the robot YAML, or retrain'
-            )
-        elif action.is_discrete:
-            ranges = zip(self.action_names, self.action_min, self.action_max, strict=True)
-            for name, low, high in ranges:
-                if (low, high) != (0.0, 1.0):
-                    yield (
-                        f'action {name!r}: trained range [{low:g}, {high:g}], expected [0, 1]: '
-                        'discrete actions are one-hot vectors'
-                    )
-
 
 def _text(value: Any) -> str:
     """Return a text.
@@ -360,56 +316,3 @@ def _number(value: Any) -> float:
     if FLOAT32_MAX < abs(value) < math.inf:
         raise OverflowError
     return float(value)
-
-
-def _different_names(kind: str, model: tuple[str, ...], robot: tuple[str, ...]) -> Iterator[str]:
-    """Yield what is wrong if two lists of names differ."""
-    missing = [name for name in model if name not in robot]
-    extra = [name for name in robot if name not in model]
-    if missing or extra:
-        yield (
-            f'{kind} names differ: the base policy needs {missing or "nothing more"}, the robot '
-            f'also has {extra or "nothing"}; correct the robot YAML'
-        )
-    elif model != robot:
-        index = next(i for i, pair in enumerate(zip(model, robot, strict=True)) if len({*pair}) > 1)
-        yield (
-            f'{kind} order differs at index {index}: the base policy has {model[index]!r}, the '
-            f'robot {robot[index]!r}; reorder the robot YAML'
-        )
-
-
-def columns_for(
-    metadata: BasePolicyMetadata, robot: RobotConfig, name: str
-) -> npt.NDArray[np.int64]:
-    """Check a base policy against a robot, and return which of its observations it is given.
-
-    These are all but those that an encoder makes of images which the policy sees itself, if it
-    does not name them.
-
-    Args:
-        metadata: of the policy.
-        robot: the robot.
-        name: of the policy's file, for errors.
-
-    Raises:
-        BasePolicyError: names, limits, rate, cameras or sizes of images differ.
-    """
-    sizes, names = metadata.image_sizes, robot.observation_names
-    channels = {channel.name: channel for channel in robot.channels if channel.is_image}
-    if missing := sorted(set(sizes) - set(channels)):
-        raise BasePolicyError(
-            f'{name} wants images {missing}, robot {robot.name!r} has the image channels '
-            f'{sorted(channels) or "none"}; name a channel in the robot YAML so'
-        )
-    own = set(metadata.observation_names)
-    apart: set[str] = set()
-    for camera, size in sizes.items():
-        try:
-            check_size(channels[camera], size)
-        except ConfigError as error:
-            raise BasePolicyError(str(error)) from error
-        apart |= set(channels[camera].observation_names) - own
-    kept = [index for index, each in enumerate(names) if each not in apart]
-    metadata.check_robot(tuple(names[i] for i in kept), robot.action, robot.control_rate_hz)
-    return np.array(kept, dtype=np.int64)

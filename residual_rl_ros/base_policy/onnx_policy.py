@@ -17,9 +17,9 @@ from residual_rl_ros.base_policy.metadata import (
     DENSITY_OUTPUTS,
     METADATA_KEY,
     BasePolicyMetadata,
-    columns_for,
 )
 from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
+from residual_rl_ros.base_policy.robot_fit import columns_for
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot

@@ -27,6 +27,7 @@ from residual_rl_ros.cli.bags import (
 from residual_rl_ros.cli.options import (
     BagOption,
     MaybeFloats,
+    MaybeInt,
     MaybePath,
     ModelOption,
     NamespaceOption,
@@ -123,8 +124,12 @@ def rebuild(
     robot: RobotOption,
     base: ModelOption,
     decision_steps: Annotated[
-        int, typer.Option(min=1, help='Control steps per residual decision (k).')
-    ] = 1,
+        MaybeInt,
+        typer.Option(
+            min=1,
+            help='Control steps per residual decision (k); default: near 20 decisions/s, as up.',
+        ),
+    ] = None,
     scale: Annotated[
         MaybeFloats,
         typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
@@ -193,7 +198,7 @@ def rebuild(
         )
     options = RebuildOptions(
         ControllerConfig(
-            decision_steps,
+            decision_steps or policy.metadata.decision_steps,
             tuple(scale or (0.05,)),
             Splicing(prefetch_steps, chunk_blend_steps, temporal_ensemble, ensemble_steps),
             seed,

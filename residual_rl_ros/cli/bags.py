@@ -24,6 +24,7 @@ from residual_rl_ros.cli.options import (
     BagOption,
     JsonOption,
     MaybeFloats,
+    MaybeInt,
     MaybePath,
     MaybeText,
     NamespaceOption,
@@ -281,8 +282,13 @@ def import_dataset(
         MaybeText, typer.Option(help='Namespace of the robot; default: the exported one.')
     ] = None,
     decision_steps: Annotated[
-        int, typer.Option(min=1, help='With --base: control steps per residual decision (k).')
-    ] = 1,
+        MaybeInt,
+        typer.Option(
+            min=1,
+            help='With --base: control steps per residual decision (k); default: near 20 '
+            'decisions/s, as up.',
+        ),
+    ] = None,
     scale: Annotated[
         MaybeFloats,
         typer.Option(help='With --base: residual scale lambda, once or per action; default 0.05.'),
@@ -337,7 +343,10 @@ def import_dataset(
             )
         policy = OnnxBasePolicy.find(base)
         config = ControllerConfig(
-            decision_steps, tuple(scale or (0.05,)), seed=seed, scheduled_actor=False
+            decision_steps or policy.metadata.decision_steps,
+            tuple(scale or (0.05,)),
+            seed=seed,
+            scheduled_actor=False,
         )
         foreign = ForeignDataset(opened, policy, config, by_position)
         layout, transitions = foreign.layout, foreign.transitions(problems)
@@ -346,7 +355,7 @@ def import_dataset(
     if unread:
         show_remark(f'{dataset}: not imported: {", ".join(unread)}')
     namespace = opened.robot if robot is None else robot
-    total = opened.total_frames // (decision_steps if opened.layout is None else 1)
+    total = opened.total_frames // (layout.decision_steps if opened.layout is None else 1)
     with progress_bars() as bars:
         counted = bars.track(transitions, total, description='transitions')
         written = write_bag(out, layout, iter(counted), namespace, origin)

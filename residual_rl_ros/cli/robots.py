@@ -147,7 +147,8 @@ def up(
         MaybeInt,
         typer.Option(
             min=1,
-            help='Control steps per residual decision (k); default: as learned in --out, or 4.',
+            help='Control steps per residual decision (k); default: as learned in --out, or what '
+            'comes nearest to 20 decisions/s.',
         ),
     ] = None,
     scale: Annotated[

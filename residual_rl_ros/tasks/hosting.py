@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 SMALLEST_RANGE = 1e-6
 """Smallest difference of the bounds of an action, relative to them: some ten steps of float32."""
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-DECISIONS_PER_S = 20.0
-"""Decisions of a residual in a second where nothing is said, as in the benchmark."""
 CHANNEL = f'{STATE}.'
 """What the observation names of an environment without a robot begin with."""
 Float64 = npt.NDArray[np.float64]
@@ -299,24 +297,13 @@ def finetune_for_environment(
         task=name,
         robot=str(robot),
         base_policy=str(base_policy.resolve()),
-        decision_steps=_decision_steps(metadata.exec_steps, metadata.rate_hz),
+        decision_steps=metadata.decision_steps,
         residual_scale=(residual_scale,),
         prefetch_steps=0,
         preset=DEFAULT_PRESET,
         overrides={},
         control_steps=96_000,
     )
-
-
-def _decision_steps(executed: int, rate_hz: float) -> int:
-    """Return for how many control steps a residual is held, nearest to `DECISIONS_PER_S`.
-
-    Args:
-        executed: actions of a chunk that the base executes; decisions divide them.
-        rate_hz: control rate [Hz].
-    """
-    divisors = (k for k in range(1, executed + 1) if executed % k == 0)
-    return min(divisors, key=lambda k: abs(k - rate_hz / DECISIONS_PER_S))
 
 
 def host(config: RunConfig, robot: RobotConfig, render_mode: str | None = None) -> Env:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.inputs import ImageInput, MemoryInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.errors import BasePolicyError
 
 FINITE = st.floats(-3e38, 3e38)
@@ -138,7 +139,7 @@ def test_json_that_is_no_map_is_refused() -> None:
 
 
 def check(observations: tuple[str, ...] = METADATA.observation_names, **changes: object) -> None:
-    METADATA.check_robot(observations, make_action_spec(**changes), 20.0)
+    check_fit(METADATA, observations, make_action_spec(**changes), 20.0)
 
 
 def test_the_robot_it_was_trained_on_is_accepted() -> None:
@@ -176,15 +177,15 @@ def test_a_limit_that_float32_cannot_tell_from_the_trained_range_is_none() -> No
 
 def test_the_rate_may_differ_by_one_percent() -> None:
     names, action = METADATA.observation_names, make_action_spec()
-    METADATA.check_robot(names, action, 20.15)
+    check_fit(METADATA, names, action, 20.15)
     with pytest.raises(BasePolicyError, match=r'trained at 20 Hz, the robot runs at 20.5 Hz'):
-        METADATA.check_robot(names, action, 20.5)
+        check_fit(METADATA, names, action, 20.5)
 
 
 def test_all_that_differs_is_said_at_once() -> None:
     action = make_action_spec(upper=np.array([1.0, 0.499]))
     with pytest.raises(BasePolicyError) as caught:
-        METADATA.check_robot((*METADATA.observation_names, 'extra'), action, 50.0)
+        check_fit(METADATA, (*METADATA.observation_names, 'extra'), action, 50.0)
     for part in ("also has ['extra']", "'b.position': trained range", 'runs at 50 Hz'):
         assert part in str(caught.value)
 

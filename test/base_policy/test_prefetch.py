@@ -29,6 +29,7 @@ from residual_rl_ros.base_policy.prefetch import (
     measure,
     parse_prefetch,
 )
+from residual_rl_ros.base_policy.splicing import MEASURED
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ChunkLateError, ConfigError
 
@@ -255,9 +256,7 @@ def test_a_queue_that_is_warmed_up_asks_as_early_as_its_policy_needs() -> None:
 def test_in_lockstep_auto_is_no_prefetch_and_measures_nothing() -> None:
     policy = LinearPolicy()
     controllers = [
-        ControllerConfig(1, (0.1,), prefetch_steps=AUTO, lockstep=lockstep).build(
-            policy, make_action_spec()
-        )
+        ControllerConfig(1, (0.1,), MEASURED, lockstep=lockstep).build(policy, make_action_spec())
         for lockstep in (True, False)
     ]
     for controller in controllers:

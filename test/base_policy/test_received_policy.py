@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
-from residual_rl_ros.base_policy.splicing import Splicing
+from residual_rl_ros.base_policy.splicing import MEASURED, Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, CommandError, ResidualRLError
@@ -153,6 +154,9 @@ def test_after_a_pause_what_was_seen_before_is_stale(robot: Robot) -> None:
     assert robot.take() == [1.0]
 
 
+AVERAGED = replace(MEASURED, temporal_ensemble=0.01)
+
+
 def message(robot: Robot, **changes: Any) -> Any:
     """Return a message as ROS has it."""
 
@@ -212,21 +216,24 @@ def test_a_message_that_is_no_chunk_is_refused(robot: Robot, make: Any, reason: 
     [
         ({'lockstep': True}, 'lockstep is given, but base_policy is a topic'),
         ({'prior_width': (0.1,)}, 'prior_width is given, but base_policy is a topic'),
-        ({'temporal_ensemble': 0.01}, 'temporal_ensemble is given, but base_policy is a topic'),
-        ({'prefetch_steps': 2}, 'prefetch_steps is given, but base_policy is a topic'),
+        (
+            {'splicing': replace(MEASURED, temporal_ensemble=0.01)},
+            'temporal_ensemble is given, but base_policy is a topic',
+        ),
+        ({'splicing': Splicing(2)}, 'prefetch_steps is given, but base_policy is a topic'),
         ({'proposals': 2}, 'proposals is given, but base_policy is a topic'),
     ],
 )
 def test_what_needs_a_policy_here_is_refused(
     robot: Robot, changes: dict[str, Any], message: str
 ) -> None:
-    config = ControllerConfig(1, (0.1,), **{'lockstep': False, 'prefetch_steps': -1, **changes})
+    config = ControllerConfig(1, (0.1,), **{'lockstep': False, 'splicing': MEASURED, **changes})
     with pytest.raises(ResidualRLError, match=message):
         config.build(robot.policy, make_action_spec())
 
 
 def test_a_controller_runs_received_chunks(robot: Robot) -> None:
-    config = ControllerConfig(1, (0.1,), prefetch_steps=-1, lockstep=False)
+    config = ControllerConfig(1, (0.1,), MEASURED, lockstep=False)
     controller = config.build(robot.policy, make_action_spec(names=('a.position', 'b.position')))
     controller.begin_episode(0, [0.0], robot.now)
     assert controller.command() is None
@@ -249,7 +256,7 @@ def test_a_chunk_for_an_action_that_was_given_back_is_for_the_one_after_the_end(
     waits: bool, tmp_path: Path
 ) -> None:
     robot = Robot(tmp_path, 4, rate_hz=10.0, exec_steps=8)
-    config = ControllerConfig(4, (0.1,), prefetch_steps=-1, lockstep=False)
+    config = ControllerConfig(4, (0.1,), MEASURED, lockstep=False)
     controller = config.build(robot.policy, make_action_spec(names=('a.position', 'b.position')))
     queue = controller.queue
     assert isinstance(queue, ReceivedQueue)

@@ -21,7 +21,6 @@ from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episode import Episode
-from residual_rl_ros.tasks import hosting
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 
 register()
@@ -216,7 +215,8 @@ def test_a_run_that_dies_costs_that_run_alone(
 def test_decisions_divide_what_the_base_executes_and_are_near_twenty_a_second(
     executed: int, rate_hz: float, steps: int
 ) -> None:
-    assert hosting._decision_steps(executed, rate_hz) == steps
+    metadata = make_metadata(horizon=64, exec_steps=executed, rate_hz=rate_hz)
+    assert metadata.decision_steps == steps
 
 
 def test_the_bound_is_said_and_a_base_of_another_environment_is_refused(

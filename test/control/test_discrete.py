@@ -16,6 +16,7 @@ from loop_builders import CHANNELS, PERIOD, Recorder, drive, feed, real_time
 from prior_builders import METADATA, NAMES, Chooser
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
+from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
@@ -304,7 +305,7 @@ def test_a_base_policy_of_another_kind_of_actions_is_refused(
     metadata: BasePolicyMetadata, spec: ActionSpec, message: str
 ) -> None:
     with pytest.raises(ResidualRLError, match=message):
-        metadata.check_robot(metadata.observation_names, spec, metadata.rate_hz)
+        check_fit(metadata, metadata.observation_names, spec, metadata.rate_hz)
 
 
 @pytest.mark.parametrize(

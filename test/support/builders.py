@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.config.preset import LearnerConfig, load_preset, preset_names
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
@@ -102,7 +103,7 @@ class LinearPolicy:
 
     def bind(self, robot: RobotConfig) -> None:
         names = robot.observation_names
-        self.metadata.check_robot(names, robot.action, robot.control_rate_hz)
+        check_fit(self.metadata, names, robot.action, robot.control_rate_hz)
 
     def infer(self, window: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
         self.calls += 1

@@ -12,6 +12,7 @@ import pytest
 from builders import make_metadata
 from command_line import run_command
 
+from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.tasks.hosting import describe_robot, flattened, make_environment
 
@@ -57,4 +58,4 @@ def test_a_policy_that_reaches_bounds_in_float32_fits_the_described_robot() -> N
         action_max=(float(np.float32(0.3)), 0.08),
         rate_hz=20.0,
     )
-    metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+    check_fit(metadata, robot.observation_names, robot.action, robot.control_rate_hz)

@@ -243,7 +243,7 @@ ROBOT_ARGUMENTS = (
     Argument(
         'decision_steps',
         '',
-        "control steps per residual decision; empty: the checkpoint's, or 4",
+        "control steps per residual decision; empty: the checkpoint's, or near 20 decisions/s",
         optional(positive),
     ),
     Argument(

@@ -26,10 +26,8 @@ from residual_rl_ros.schema import NAMESPACE
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
 
-DECISION_STEPS = 4
-"""Control steps per residual decision (k), if neither the user nor an actor says."""
 RESIDUAL_SCALE = 0.05
-"""Lambda, likewise."""
+"""Lambda, if neither the user nor an actor says."""
 
 
 def finetune_topology(
@@ -133,7 +131,8 @@ class RobotRun:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Values that replace those of the preset."""
     decision_steps: int | None = None
-    """Control steps per residual decision (k); None: as the actor has it, or `DECISION_STEPS`."""
+    """Control steps per residual decision (k); None: as the actor has it, or as
+    `BasePolicyMetadata.decision_steps`."""
     residual_scale: tuple[float, ...] | None = None
     """Lambda: one value, or one per action dimension; None: as the actor, or `RESIDUAL_SCALE`."""
     splicing: Splicing = MEASURED
@@ -336,6 +335,8 @@ def resumed(learner: NodeSpec) -> NodeSpec:
 def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
     """Return decision_steps and residual_scale: what is given, else what the actor was made for.
 
+    Where neither says so, the policy node takes the steps from its base policy, at 0.
+
     Raises:
         ResidualRLError: the actor is needed for it and cannot be read.
     """
@@ -345,7 +346,7 @@ def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
         layout = policy.architecture.layout
         steps = layout.decision_steps if steps is None else steps
         scale = residual_scale(layout) if scale is None else scale
-    return DECISION_STEPS if steps is None else steps, list(scale or (RESIDUAL_SCALE,))
+    return steps or 0, list(scale or (RESIDUAL_SCALE,))
 
 
 def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:

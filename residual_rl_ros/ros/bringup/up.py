@@ -21,8 +21,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from residual_rl_ros.base_policy.metadata import columns_for
 from residual_rl_ros.base_policy.onnx_policy import metadata_of, read_policy_model
+from residual_rl_ros.base_policy.robot_fit import columns_for
 from residual_rl_ros.config import DEFAULT_PRESET, find_preset
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.reward import SuccessClassifier, load_function

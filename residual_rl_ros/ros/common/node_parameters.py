@@ -58,7 +58,9 @@ class PolicyParameters(NodeParameters):
         "residual to start with: a run's folder, a checkpoint or an actor.safetensors; for a robot "
         'without a learner, or with one that resumes the same checkpoint',
     )
-    decision_steps: int = parameter(1, 'control steps per residual decision (k)', minimum=1)
+    decision_steps: int = parameter(
+        0, 'control steps per residual decision (k); 0: near 20 decisions/s', minimum=0
+    )
     residual_scale: tuple[float, ...] = parameter(
         (0.1,), 'lambda: one value, or one per action dimension', minimum=0.0
     )

@@ -121,7 +121,7 @@ class PolicyNode(ManagedNode):
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
             f'{robot.name} at {robot.control_rate_hz:g} Hz with {words(policy)}, '
-            f'decision_steps {parameters.decision_steps}, residual_scale '
+            f'decision_steps {self.controller.layout.decision_steps}, residual_scale '
             f'{list(parameters.residual_scale)}'
         )
 

@@ -16,6 +16,7 @@ from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.received_policy import TOPIC, ReceivedPolicy
+from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
@@ -106,7 +107,7 @@ def open_base_policy(
         )
     if described:
         policy = ReceivedPolicy(Path(described), now)
-        policy.metadata.check_robot(robot.observation_names, robot.action, robot.control_rate_hz)
+        check_fit(policy.metadata, robot.observation_names, robot.action, robot.control_rate_hz)
     else:
         policy = OnnxBasePolicy.find(parameters.base_policy, robot, parameters.base_policy_sha256)
         for remark in policy.remarks:
@@ -135,7 +136,7 @@ def make_controller(
         ResidualRLError: the parameters do not fit base policy or robot.
     """
     config = ControllerConfig(
-        decision_steps=parameters.decision_steps,
+        decision_steps=parameters.decision_steps or policy.metadata.decision_steps,
         residual_scale=parameters.residual_scale,
         splicing=Splicing.of(parameters),
         seed=parameters.seed,

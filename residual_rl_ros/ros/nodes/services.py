@@ -13,7 +13,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
-from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
+from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.policy_loop import Answer, PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
@@ -28,9 +28,6 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class
 
-ENDS = {'mark_success': MARK_SUCCESS, 'mark_failure': MARK_FAILURE, 'end_episode': END_EPISODE}
-"""How each service ends an episode."""
-
 
 class PolicyServices:
     """Opens the services of a policy node.
@@ -42,15 +39,17 @@ class PolicyServices:
     """
 
     def __init__(self, node: Node, loop: PolicyLoop, now: Callable[[], float]) -> None:
-        services = {
+        def ending(feedback: StepFeedback) -> Callable[[Any], Answer]:
+            return lambda request: loop.end_episode(feedback, now())
+
+        services: dict[str, tuple[Any, Callable[[Any], Answer]]] = {
             'set_residual': (SetBool, lambda request: loop.enable_residual(request.data)),
             'hold': (SetBool, lambda request: loop.set_held(request.data)),
             'start_episode': (Trigger, lambda request: loop.request_start()),
             'go_home': (Trigger, lambda request: loop.request_home()),
-            **{
-                name: (Trigger, lambda request, how=how: loop.end_episode(how, now()))
-                for name, how in ENDS.items()
-            },
+            'mark_success': (Trigger, ending(MARK_SUCCESS)),
+            'mark_failure': (Trigger, ending(MARK_FAILURE)),
+            'end_episode': (Trigger, ending(END_EPISODE)),
         }
         for name, (kind, ask) in services.items():
             node.create_service(kind, f'~/{name}', partial(self._answer, ask))

@@ -122,7 +122,7 @@ def test_what_the_actor_knows_need_not_be_said_again(tmp_path: Path) -> None:
 
 def test_a_residual_that_is_new_decides_as_the_documents_say(tmp_path: Path) -> None:
     _, policy = robot_topology(RobotRun(Path('r.yaml'), Path('b.onnx'), tmp_path))
-    assert policy.parameters['decision_steps'] == 4
+    assert policy.parameters['decision_steps'] == 0  # The node takes them from its base policy.
     assert policy.parameters['residual_scale'] == [0.05]
 
 

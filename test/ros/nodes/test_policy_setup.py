@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rclpy
 import yaml
+from builders import LinearPolicy, make_action_spec, make_metadata
 from std_msgs.msg import String
 from urdf_builders import two_links
 
@@ -21,7 +23,7 @@ from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.ros.bringup.sros2_policy import required_access
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
-from residual_rl_ros.ros.nodes.policy_setup import open_base_policy, open_robot
+from residual_rl_ros.ros.nodes.policy_setup import make_controller, open_base_policy, open_robot
 from residual_rl_ros.ros.tools.file_check import check_limits
 
 
@@ -32,6 +34,17 @@ def test_a_digest_of_a_policy_that_runs_elsewhere_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match="base_policy_sha256 is 'ab' with base_policy topic"):
         open_base_policy(parameters, robot, lambda: 0.0, lambda reason: None)
+
+
+@pytest.mark.parametrize(('said', 'steps'), [(0, 4), (2, 2)])
+def test_decisions_are_near_twenty_a_second_where_nobody_says_otherwise(
+    said: int, steps: int
+) -> None:
+    robot, _ = load_robot('push_to_goal')
+    policy = LinearPolicy(make_metadata(rate_hz=80.0, horizon=16, exec_steps=8))
+    parameters = PolicyParameters(decision_steps=said, lockstep=True, prefetch_steps=0)
+    action = replace(robot, action=make_action_spec())
+    assert make_controller(parameters, policy, action).layout.decision_steps == steps
 
 
 @pytest.mark.ros
