@@ -246,6 +246,11 @@ class OffPolicyCustomisation(TrainingState, ABC):
         warm = int(self._seen) < self.config.warm_start_transitions
         return self.config.prior_weight * (self.config.warm_start_scale if warm else 1.0)
 
+    @property
+    def temperature(self) -> float:
+        """Alpha^ now."""
+        return self.config.temperature
+
     def set_add_on(self, text: str, weight: float = 1.0) -> None:
         """Learn for another add-on from now on; see `CustomisedReward.set_add_on`."""
         self.reward.set_add_on(text, weight)

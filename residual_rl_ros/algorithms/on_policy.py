@@ -202,6 +202,11 @@ class OnPolicyCustomisation(TrainingState, ABC):
         self.critic_optimizer.step()
         return norms.max()
 
+    @property
+    def temperature(self) -> float:
+        """Alpha^."""
+        return self.config.temperature
+
     def set_add_on(self, text: str, weight: float = 1.0) -> None:
         """Learn for another add-on from now on; see `CustomisedReward.set_add_on`."""
         self.reward.set_add_on(text, weight)

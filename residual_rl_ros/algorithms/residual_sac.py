@@ -125,6 +125,11 @@ class ResidualSac(OffPolicyCustomisation):
         ranges = self.policy.half_range[self.policy.bound > 0.0]
         self._target_entropy = float((config.target_entropy_per_dimension + ranges.log()).sum())
 
+    @property
+    def temperature(self) -> float:
+        """Alpha^ now."""
+        return float(self.log_alpha.detach().exp())
+
     def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
         """Return Q_i(s, a), shape (heads, batch)."""
         scaled = (action - self.policy.centre) / self.policy.half_range.clamp_min(1e-3)

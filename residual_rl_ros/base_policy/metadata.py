@@ -32,7 +32,10 @@ METADATA_KEY = POLICY_METADATA_KEY
 SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
-LATER_KEYS = ('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity', 'rounding')
+LATER_KEYS = (
+    *('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity', 'rounding'),
+    'temperature',
+)
 """Keys that are left out where they say what goes without saying."""
 DENSITY_OUTPUTS: dict[Prior, tuple[str, ...]] = {
     Prior.NONE: (),
@@ -100,6 +103,9 @@ class BasePolicyMetadata:
     rounding: float | None = None
     """Where the parity is beyond 1e-5: how far the original, in single precision, is from itself
     in double; information only."""
+    temperature: float | None = None
+    """Of the entropy at the end of its training, where that was maximum-entropy learning: at this
+    omega' the reward that it was trained on counts as it did then; information only."""
 
     def __post_init__(self) -> None:
         """Check that the numbers fit each other."""

@@ -77,7 +77,7 @@ def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
         f'[{meta.exec_start}, {meta.exec_start + meta.exec_steps})',
         f'{len(meta.observation_names)} observations': ', '.join(meta.observation_names),
         **({'further inputs': '\n'.join(map(_input, meta.inputs))} if meta.inputs else {}),
-        'prior': meta.prior.value,
+        'prior': meta.prior.value + _temperature(meta.temperature),
         f'{len(meta.action_names)} actions': '\n'.join(
             f'{name} in [{low:.4g}, {high:.4g}]' for name, low, high in ranges
         ),
@@ -86,6 +86,13 @@ def _describe(policy: OnnxBasePolicy, report: InspectionReport) -> None:
     unused = [meta.action_names[i] for i in np.flatnonzero(span < UNUSED_RANGE)]
     if unused:
         report.remarks.append(f'the base never moves {", ".join(unused)}: no residual there')
+
+
+def _temperature(value: float | None) -> str:
+    """Return what the temperature of a prior says of omega'."""
+    if value is None:
+        return ''
+    return f", trained at temperature {value:.3g}: at that omega' (prior_weight) its reward counts"
 
 
 def _input(each: Input) -> str:

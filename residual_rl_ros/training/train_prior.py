@@ -25,17 +25,19 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 from torch import Tensor, nn
 
-from residual_rl_ros.algorithms.customisation import CustomisationConfig
+from residual_rl_ros.algorithms.customisation import CustomisationConfig, OffPolicyCustomisation
+from residual_rl_ros.algorithms.on_policy import OnPolicyCustomisation
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.rule import BASIC, RuleConfig
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
+from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPolicy, PriorGaussian
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
-from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+from residual_rl_ros.residual_policy.weights import CHECKPOINTS, decode_weights, read_actor
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
@@ -116,11 +118,14 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
     )
     run_training(run, console)
     _, policy = decode_weights(read_actor(run.output_dir))
-    export(policy, metadata, options.out)
+    learned = load_checkpoint(run.output_dir / CHECKPOINTS / 'latest').rule
+    assert isinstance(learned, (OffPolicyCustomisation, OnPolicyCustomisation))
+    temperature = float(f'{learned.temperature:.3g}')
+    export(policy, replace(metadata, temperature=temperature), options.out)
     played = finetune_for_environment(name, options.out, 0.0, folder).with_add_ons(options.add_on)
     seeds = range(CARD_SEED, CARD_SEED + options.episodes)
     found = score(list(evaluate(played, seeds, workers=1)))
-    return write_card(options, rule, found)
+    return write_card(options, rule, found, temperature)
 
 
 def _check_rule(preset: str, rule: RuleConfig) -> None:
@@ -276,7 +281,7 @@ def export(policy: RobotPolicy, metadata: BasePolicyMetadata, path: Path) -> Non
     onnx.save(model, str(path))
 
 
-def write_card(options: PriorOptions, rule: RuleConfig, found: Score) -> Path:
+def write_card(options: PriorOptions, rule: RuleConfig, found: Score, temperature: float) -> Path:
     """Write the model card beside the model; return its path."""
     out = options.out
     changes = ''.join(f' --set {key}={value}' for key, value in options.overrides.items())
@@ -290,6 +295,7 @@ def write_card(options: PriorOptions, rule: RuleConfig, found: Score) -> Path:
     rows += [
         ('file', f'`{out.name}`, {out.stat().st_size / 1e6:.2f} MB, sha256 `{digest}`'),
         ('training', f'{options.steps} control steps, seed {options.seed}'),
+        ('temperature at its end', f"{temperature:g}, and as much is omega' on its scale"),
         (
             'command',
             f'`residual-rl train-prior --env {options.environment} --preset {options.preset} '

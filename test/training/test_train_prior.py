@@ -72,6 +72,17 @@ def test_an_exported_prior_tells_what_the_learned_policy_does(priors, name, kind
         np.testing.assert_allclose(told, policy.moments(observation), rtol=1e-5, atol=1e-6)
 
 
+def test_a_prior_says_at_which_temperature_it_was_trained(priors, tmp_path):
+    assert OnnxBasePolicy(priors / 'cart_pole.onnx').metadata.temperature == 1.0
+    tuned = {**SMALL, 'tune_temperature': True, 'policy_warmup_transitions': 0}
+    train_prior(options(tmp_path, 'mountain_car', 'sac_prior', overrides=tuned), QUIET)
+    found = OnnxBasePolicy(tmp_path / 'mountain_car.onnx').metadata.temperature
+    assert found is not None
+    assert found != 0.1
+    assert found == pytest.approx(0.1, rel=0.5)  # It has begun to move.
+    assert f'{found:g}' in (tmp_path / 'mountain_car.md').read_text()
+
+
 def test_a_card_says_how_the_prior_was_made_and_what_it_returns(priors):
     card = (priors / 'cart_pole.md').read_text()
     for text in ('--env cart_pole --preset soft_q --steps 80', 'add-on', 'sha256', 'basic return'):
