@@ -37,6 +37,8 @@ from residual_rl_ros.transitions.cdr import typestore
 
 MANY_TURNS = 4.0 * np.pi
 """A joint that may turn further than this is limited in degrees, as a rule [rad]."""
+FAR_M = 10.0
+"""No point of an arm is so far away from its base: such a box is in millimetres, as a rule [m]."""
 OLD_S = 1.0
 """Older measurements are no measure of a robot that moves [s]."""
 
@@ -311,6 +313,14 @@ def _action_remarks(robot: RobotConfig) -> list[str]:
             f'lower and upper of {", ".join(degrees)} allow more than two turns in rad: expected '
             'unless they are degrees, which the robot YAML does not know'
         )
+    if action.workspace is not None:
+        sides = np.concatenate([action.workspace.lower, action.workspace.upper])
+        far = np.abs(sides[np.isfinite(sides)]).max(initial=0.0)
+        if far > FAR_M:
+            remarks.append(
+                f'workspace reaches to {far:g} m: no arm does, and the robot YAML knows no '
+                'millimetres'
+            )
     measuring = {
         channel.name: channel.max_age_s
         for channel in robot.channels

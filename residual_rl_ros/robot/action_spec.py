@@ -139,6 +139,8 @@ FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
 of seconds and control periods counts; a specification, which knows no seconds, has the latter."""
 START_S, START_PERIODS = 1.0, 20
 """An episode's first command may be so far away, likewise."""
+MAX_LIMIT = 1e6
+"""Largest finite limit of an action, trained action and residual bound, in its unit."""
 CONTINUOUS, DISCRETE = KINDS = ('continuous', 'discrete')
 """Kinds of actions."""
 
@@ -222,6 +224,10 @@ class ActionSpec:
                 )
             if np.isnan(value).any():
                 raise ConfigError(f'action {label} holds NaN: {value.tolist()}')
+            if (large := np.isfinite(value) & (np.abs(value) > MAX_LIMIT)).any():
+                raise ConfigError(
+                    f'action {label} is {value[large][0]:g}, expected at most {MAX_LIMIT:g}'
+                )
             object.__setattr__(self, label, value)
         for index, unit in enumerate(self.units):
             # A velocity starts at rest; increments and efforts are not what is measured.

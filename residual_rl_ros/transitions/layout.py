@@ -24,7 +24,7 @@ import yaml
 from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import flag
-from residual_rl_ros.robot.action_spec import Prior, check_names, integer
+from residual_rl_ros.robot.action_spec import MAX_LIMIT, Prior, check_names, integer
 from residual_rl_ros.transitions.transition import (
     HEADER,
     HEADER_LIMITS,
@@ -47,8 +47,6 @@ MAX_SIZE = 10**5
 """Largest number of values in a message."""
 MAX_NAME_CHARACTERS = 10**5
 """Longest that all names of a layout may be together [characters]."""
-MAX_LIMIT = 1e6
-"""Largest trained action and residual bound, command units."""
 MAX_PROPOSALS = 64
 """Largest N."""
 MAX_PRIOR = 1e6

@@ -152,6 +152,17 @@ def test_degrees_and_old_measurements_are_remarked() -> None:
     assert age.startswith('observation.arm.max_age_s is 200: the robot moves on measurements')
 
 
+def test_a_workspace_in_millimetres_is_remarked() -> None:
+    robot, _ = load_robot('ur_forward_position')
+    box = robot.action.workspace
+    assert box is not None
+    assert not any('workspace' in said for said in check_robot(robot, 'ur').remarks)
+    large = replace(box, lower=np.full(3, -np.inf), upper=1000.0 * np.ones(3))
+    wrong = replace(robot, action=replace(robot.action, workspace=large))
+    (remark,) = (said for said in check_robot(wrong, 'ur').remarks if 'workspace' in said)
+    assert remark.startswith('workspace reaches to 1000 m')
+
+
 def test_it_is_said_when_a_stop_input_holds() -> None:
     robot, _ = load_robot('ur_forward_position')
     stop = StopInput('force', 'wrench', 'geometry_msgs/msg/WrenchStamped', 'wrench.force')

@@ -153,6 +153,7 @@ def test_the_slew_limit_is_the_velocity_limit_over_one_control_step() -> None:
         ('action.lower', [-1.0], r'action lower has 1 values, expected 2'),
         ('action.upper', [1.0, 'high'], r"robot.action.upper is \[1.0, 'high'\], expected a list"),
         ('action.upper', [-1.0, 2.0], r"'a.position': lower -1.0 is not below upper -1.0"),
+        ('action.max_velocity', [1e308, 1.0], r'action max_step is .*, expected at most 1e\+06'),
         ('action.max_velocity', [0.0, 1.0], r"'a.position': slew limit 0.0 is not positive"),
         ('action.max_velocity', [True, 1.0], r'robot.action.max_velocity is \[True, 1.0\]'),
         ('action.measured_by', ['arm.position.a', 'x'], r"names 'x', which no channel provides"),
