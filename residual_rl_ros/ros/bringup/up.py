@@ -92,17 +92,16 @@ def check_before(run: RobotRun, nodes: Sequence[NodeSpec], console: Console) -> 
     policy = next(node for node in nodes if node.executable == 'policy_node')
     scale = policy.parameters['residual_scale']
     ResidualBound.from_metadata(metadata, scale, robot.action.is_discrete)
-    for learner in (node.parameters for node in nodes if node.executable == 'learner_node'):
-        if run.preset:
-            find_preset(run.preset)
-        # In a process that ends: this one would keep the memory of torch, 130 MB.
-        context = multiprocessing.get_context('spawn')
-        with ProcessPoolExecutor(1, context, _ignore_interrupts) as pool:
+    if run.preset:
+        find_preset(run.preset)
+    # In a process that ends: this one would keep their memory, 130 MB of torch alone.
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(1, context, _ignore_interrupts) as pool:
+        for learner in (node.parameters for node in nodes if node.executable == 'learner_node'):
             pool.submit(_check_learner, dict(learner), run.proposals).result()
-    if run.classifier is not None:
-        SuccessClassifier(run.classifier, robot.observation_names)
-    if run.reward:
-        load_function(run.reward, robot.observation_names)
+        if run.classifier is not None or run.reward:
+            names = robot.observation_names
+            pool.submit(_check_judge, run.classifier, run.reward, names).result()
     # What chooses among proposals may need the whole range, which is 2.
     if max(scale) > 1.0 and run.proposals == 1 and not robot.action.is_discrete:
         console.print(
@@ -116,6 +115,14 @@ def check_before(run: RobotRun, nodes: Sequence[NodeSpec], console: Console) -> 
 def _ignore_interrupts() -> None:
     """Leave Ctrl-C to the process that waits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _check_judge(classifier: Path | None, function: str, observation_names: Sequence[str]) -> None:
+    """Refuse a classifier or reward function that cannot be used."""
+    if classifier is not None:
+        SuccessClassifier(classifier, observation_names)
+    if function:
+        load_function(function, observation_names)
 
 
 def _check_learner(learner: Mapping[str, Any], proposals: int) -> None:
