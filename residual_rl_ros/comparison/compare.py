@@ -113,7 +113,6 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     configs = settled(options.configs, console)
     cells = compare_cells(replace(options, configs=configs))
     done = finished(cells)
-    prepare_output(options.output_dir, resume=True)
     for config in configs:
         run = config.resolve()
         bound = ResidualBound.from_metadata(
