@@ -76,9 +76,9 @@ class Density(nn.Module):
 
     # --- Gaussian kinds: z is the action itself, or what tanh squashes
 
-    def moments(self, told: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation of z, each (..., k * m), of a block (..., P)."""
-        mean, log_std = told.chunk(2, dim=-1)
+        mean, log_std = block.chunk(2, dim=-1)
         return mean, log_std.clamp(-LOG_STD_LIMIT, LOG_STD_LIMIT)
 
     def to_action(self, z: Tensor) -> Tensor:
@@ -109,19 +109,19 @@ class Density(nn.Module):
         high = torch.maximum(self.centre + self.half_range, base_action)
         return torch.minimum((base_action + difference).maximum(low), high)
 
-    def log_prob_of(self, told: Tensor, z: Tensor, end: Tensor | None = None) -> Tensor:
+    def log_prob_of(self, block: Tensor, z: Tensor, end: Tensor | None = None) -> Tensor:
         """Return log pi of the action of z, shape (...,): exact at the edge too.
 
         Squashed: log N(z) - log |da/dz| with da/dz = half range * (1 - tanh(z)^2). A dimension that
         the base never moves, or the residual may not, is not decided, and counts as 0.
 
         Args:
-            told: blocks, shape (..., P).
+            block: blocks, shape (..., P).
             z: shape (..., k * m).
             end: 1 or -1 where z is the upper or lower end of what the residual bound permits, and
                 stands for all that the policy draws beyond it (log Phi instead of log N); else 0.
         """
-        mean, log_std = self.moments(told)
+        mean, log_std = self.moments(block)
         each = -0.5 * ((z - mean) * torch.exp(-log_std)).square() - log_std - HALF_LOG_TAU
         if self.kind is Prior.SQUASHED_GAUSSIAN:
             moves = self.half_range > 0.0
@@ -134,64 +134,64 @@ class Density(nn.Module):
             each = torch.where(end == 0.0, each, beyond)
         return torch.where(self.bound > 0.0, each, 0.0).sum(-1)
 
-    def draw(self, told: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, block: Tensor, generator: torch.Generator) -> Tensor:
         """Return a reparameterised z, shape (..., k * m)."""
-        mean, log_std = self.moments(told)
+        mean, log_std = self.moments(block)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         return mean + log_std.exp() * noise
 
     # --- categorical: an action is k one-hot vectors of m
 
-    def log_probs(self, told: Tensor) -> Tensor:
+    def log_probs(self, block: Tensor) -> Tensor:
         """Return log pi of each of the m actions of every step, shape (..., k, m)."""
-        return told.reshape(*told.shape[:-1], self.steps, self.actions).log_softmax(-1)
+        return block.reshape(*block.shape[:-1], self.steps, self.actions).log_softmax(-1)
 
     # --- every kind
 
-    def log_prob(self, told: Tensor, action: Tensor, end: Tensor | None = None) -> Tensor:
+    def log_prob(self, block: Tensor, action: Tensor, end: Tensor | None = None) -> Tensor:
         """Return log pi(a|s), shape (...,), differentiable in both.
 
         Args:
-            told: blocks, shape (..., P).
+            block: blocks, shape (..., P).
             action: shape (..., k * m), command units; one-hot vectors if categorical.
             end: see `log_prob_of`; it says nothing of one-hot vectors.
         """
         if self.kind is Prior.CATEGORICAL:
-            return (self.log_probs(told).flatten(-2) * action).sum(-1)
-        return self.log_prob_of(told, self.from_action(action), end)
+            return (self.log_probs(block).flatten(-2) * action).sum(-1)
+        return self.log_prob_of(block, self.from_action(action), end)
 
-    def sample(self, told: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sample(self, block: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return an action (..., k * m), reparameterised if Gaussian, and log pi of it (...,)."""
         if self.kind is Prior.CATEGORICAL:
-            log_probs = self.log_probs(told)
+            log_probs = self.log_probs(block)
             weights = log_probs.exp().reshape(-1, self.actions)
             chosen = torch.multinomial(weights.cpu(), 1, generator=generator).view(
                 log_probs.shape[:-1]
             )
             one_hot = nn.functional.one_hot(chosen, self.actions).to(log_probs)
             return one_hot.flatten(-2), (log_probs * one_hot).sum((-2, -1))
-        z = self.draw(told, generator)
-        return self.to_action(z), self.log_prob_of(told, z)
+        z = self.draw(block, generator)
+        return self.to_action(z), self.log_prob_of(block, z)
 
-    def mode(self, told: Tensor) -> Tensor:
+    def mode(self, block: Tensor) -> Tensor:
         """Return the action of the mean, or the likeliest if categorical, shape (..., k * m)."""
         if self.kind is Prior.CATEGORICAL:
-            best = self.log_probs(told).argmax(-1)
-            return nn.functional.one_hot(best, self.actions).to(told).flatten(-2)
-        return self.to_action(self.moments(told)[0])
+            best = self.log_probs(block).argmax(-1)
+            return nn.functional.one_hot(best, self.actions).to(block).flatten(-2)
+        return self.to_action(self.moments(block)[0])
 
-    def entropy(self, told: Tensor) -> Tensor:
+    def entropy(self, block: Tensor) -> Tensor:
         """Return the entropy of a decision, shape (...,) [nat].
 
         Raises:
             ConfigError: that of a squashed Gaussian has no closed form; take -log pi of samples.
         """
         if self.kind is Prior.CATEGORICAL:
-            log_probs = self.log_probs(told)
+            log_probs = self.log_probs(block)
             return -(log_probs.exp() * log_probs).sum((-2, -1))
         if self.kind is Prior.SQUASHED_GAUSSIAN:
             raise ConfigError('the entropy of a squashed Gaussian has no closed form; sample it')
-        each = self.moments(told)[1] + HALF_LOG_TAU + 0.5
+        each = self.moments(block)[1] + HALF_LOG_TAU + 0.5
         return torch.where(self.bound > 0.0, each, 0.0).sum(-1)
 
 
@@ -235,16 +235,16 @@ class CustomisedActor(nn.Module):
         repeats = len(self.network.start) // layout.decision_size
         self.register_buffer('active', active.repeat(repeats), persistent=False)
 
-    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+    def block(self, observation: Tensor, prior_block: Tensor) -> Tensor:
         """Return the block of pi^, (batch, P), of what the base policy tells."""
-        known = told if told.shape[-1] else self.network.start
+        known = prior_block if prior_block.shape[-1] else self.network.start
         return torch.where(self.active, self.network.block(observation, known), known)
 
     def forward(
-        self, observation: Tensor, told: Tensor, action: Tensor, end: Tensor | None = None
+        self, observation: Tensor, prior_block: Tensor, action: Tensor, end: Tensor | None = None
     ) -> Tensor:
         """Return log pi^(a|s), shape (batch,); see `Density.log_prob`."""
-        return self.density.log_prob(self.block(observation, told), action, end)
+        return self.density.log_prob(self.block(observation, prior_block), action, end)
 
     def robot_policy(self) -> RobotPolicy:
         """Return a copy, as the robot runs it."""

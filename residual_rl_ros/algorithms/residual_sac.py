@@ -137,13 +137,13 @@ class ResidualSac(OffPolicyCustomisation):
         return q
 
     def policy_value(
-        self, critic: Critic, observation: Tensor, told: Tensor, base_action: Tensor
+        self, critic: Critic, observation: Tensor, prior_block: Tensor, base_action: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return V_R of one action of pi^ and log pi^ of it, each (batch,), differentiable."""
-        block = self.actor.block(observation, told)
+        block = self.actor.block(observation, prior_block)
         z = self.policy.draw(block, self._generator)
         log_policy = self.policy.log_prob_of(block, z)
-        log_pi = self.prior.log_prob_of(told, z) if self.prior else 0.0
+        log_pi = self.prior.log_prob_of(prior_block, z) if self.prior else 0.0
         # Critics know what robots execute, and nothing of what these would never do.
         action = self.policy.executed(self.policy.to_action(z), base_action)
         q = self.values(critic, observation, action)

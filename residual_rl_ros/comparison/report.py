@@ -115,8 +115,8 @@ def tables(report: Mapping[str, Any]) -> list[tuple[str, Rows]]:
     made: list[tuple[str, Rows]] = []
     for task, methods in report['tasks'].items():
         kind = ' (development)' if task in report['development'] else ''
-        told = next(iter(methods.values()))['measure'] == SUCCESS
-        rows = _success_rows(report, methods) if told else _return_rows(methods)
+        by_success = next(iter(methods.values()))['measure'] == SUCCESS
+        rows = _success_rows(report, methods) if by_success else _return_rows(methods)
         rows = _with_returns(rows, methods)
         made.append((f'{task}{kind}', rows))
     overall = report['over_all_tasks']

@@ -272,15 +272,15 @@ def describe(
         generator: source of the resamples.
     """
     base, final, gain = final_estimates(runs, generator)
-    told = curve.measure == SUCCESS
+    by_success = curve.measure == SUCCESS
     worst = [run.worst for run in runs]
     operator = [run.operator_minutes for run in runs if run.operator_minutes is not None]
     per_minute = 60.0 * runs[0].rate_hz
     passage = {
-        'steps_to_level': curve.passage(judgement.level) if told else None,
-        'steps_to_gain': curve.passage(None, judgement.gain) if told else None,
+        'steps_to_level': curve.passage(judgement.level) if by_success else None,
+        'steps_to_gain': curve.passage(None, judgement.gain) if by_success else None,
     }
-    ratio = curve.ratio(first, judgement.level) if told and curve is not first else None
+    ratio = curve.ratio(first, judgement.level) if by_success and curve is not first else None
     ends = [None if end is None else end.tolist() for end in _band(curve)]
     apart = returns_apart(runs, generator)
     return {
@@ -297,7 +297,9 @@ def describe(
         },
         'ratio_to_first': None if ratio is None else _plain(ratio),
         'worst_below_base': {'mean': float(np.mean(worst)), 'worst_seed': max(worst)},
-        'failed_episodes': float(np.mean([run.failed_episodes for run in runs])) if told else None,
+        'failed_episodes': float(np.mean([run.failed_episodes for run in runs]))
+        if by_success
+        else None,
         'episodes': float(np.mean([run.episodes for run in runs])),
         'rollbacks': sum(run.rollbacks for run in runs),
         'operator_minutes': float(np.mean(operator)) if operator else None,

@@ -103,12 +103,12 @@ class CommandLimiter:
         """Where the step of the next command begins, shape (m,); None if that is not known."""
         if not (self._interrupted and self._indices.size):
             return self._last
-        told, measured = self.last_command, self._measured
-        if told is None or measured is None or not self._has_grips:
+        last, measured = self.last_command, self._measured
+        if last is None or measured is None or not self._has_grips:
             return measured
-        away = np.abs(self.safety.difference(told, measured))
+        away = np.abs(self.safety.difference(last, measured))
         grips = self._grips & (away <= self._nearest + self.safety.action.max_step)
-        return np.where(grips, told, measured)
+        return np.where(grips, last, measured)
 
     @property
     def knows_where(self) -> bool:

@@ -327,13 +327,13 @@ class ResidualController:
 
     def _decide(self) -> None:
         """Make a residual decision on the newest observation."""
-        given, self._base = self._base, None
-        assert given is not None
+        base_decision, self._base = self._base, None
+        assert base_decision is not None
         self.mailbox.begin_decision()
-        choice, bound_scale = self.residual.decide(given, self._observation, self._step)
+        choice, bound_scale = self.residual.decide(base_decision, self._observation, self._step)
         if choice.proposal:
-            given = given.with_chosen(choice.proposal)
-        base = given.actions
+            base_decision = base_decision.with_chosen(choice.proposal)
+        base = base_decision.actions
         residual = choice.residual.reshape(base.shape)
         planned = self.bound.compose(base, residual, bound_scale)
         self._decision = Decision(
@@ -345,7 +345,7 @@ class ResidualController:
             planned=planned,
             executed=planned.copy(),
             source=Source.RESIDUAL if bound_scale > 0.0 else Source.BASE,
-            distribution=given.distribution,
+            distribution=base_decision.distribution,
             add_on_weight=self.customisation.weight,
             bound_scale=bound_scale,
             advantage=self.residual.advantage,

@@ -35,7 +35,7 @@ class RealTimeRules:
     """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
 
 
-def start_reference(safety: SafetyFilter, measured: Array, told: Array | None) -> Array:
+def start_reference(safety: SafetyFilter, measured: Array, last: Array | None) -> Array:
     """Return where whoever begins to command a robot goes on, shape (m,).
 
     What was told last counts where the robot follows it: a gripper keeps its grip.
@@ -43,15 +43,15 @@ def start_reference(safety: SafetyFilter, measured: Array, told: Array | None) -
     Args:
         safety: the limits.
         measured: where the robot is, shape (m,).
-        told: the last command, shape (m,); None: none.
+        last: the last command, shape (m,); None: none.
     """
-    if told is None:
+    if last is None:
         return measured
-    follows = np.abs(safety.difference(told, measured)) <= safety.action.following_limit
+    follows = np.abs(safety.difference(last, measured)) <= safety.action.following_limit
     for each in safety.action.orientations:  # Half of one and half of another are a third.
         places = [index for index in each if index >= 0]
         follows[places] = follows[places].all()
-    return np.where(follows, told, measured)
+    return np.where(follows, last, measured)
 
 
 class Pace:

@@ -98,16 +98,16 @@ class GoHome:
         """Return how far each action is from home, shape (m,), NaN for one that stays."""
         return np.abs(self._safety.difference(self.spec.goal, position))
 
-    def begin(self, measured: Array, told: Array | None, now: float) -> None:
+    def begin(self, measured: Array, last: Array | None, now: float) -> None:
         """Set out.
 
         Args:
             measured: what the actions are measured at, shape (m,).
-            told: what the robot was told last, which an action without a home is told on if it
+            last: what the robot was told last, which an action without a home is told on if it
                 follows: a gripper keeps its grip; None: nothing.
             now: time [s].
         """
-        staying = start_reference(self._safety, measured, told)
+        staying = start_reference(self._safety, measured, last)
         staying = clamp(staying, self._action.lower, self._action.upper)
         staying = np.where(self._action.goes_to_zero, 0.0, staying)
         self._goal = np.where(self._led, self.spec.goal, staying)

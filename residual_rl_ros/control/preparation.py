@@ -169,7 +169,7 @@ class Preparation:
         self._hook = hook
         self._stage = _Reset.DONE
         self._since = 0.0
-        self._told: Array | None = None
+        self._last_command: Array | None = None
         self._home_due = self._home_asked = False
         self._at_once = False  # Else the reset waits until somebody wants an episode.
         self._paused = False
@@ -193,13 +193,13 @@ class Preparation:
         self._home_due = self._home_asked = self._at_once = self.homing = False
         self.fault = ''
 
-    def end_episode(self, told: Array | None) -> None:
+    def end_episode(self, last: Array | None) -> None:
         """Say that an episode is over.
 
         Args:
-            told: what the robot was told last, shape (m,); None: nothing.
+            last: what the robot was told last, shape (m,); None: nothing.
         """
-        self._told = told
+        self._last_command = last
         self._home_due |= self._goes_by_itself
         if self._reset is not None:
             self._stage, self._at_once = _Reset.DUE, True
@@ -293,7 +293,7 @@ class Preparation:
     def _look(self, limiter: CommandLimiter) -> bool:
         """Take in what the robot was told; return whether it is at home."""
         if limiter.last_command is not None:
-            self._told = limiter.last_command
+            self._last_command = limiter.last_command
         if self._home is None:
             return False
         self._home.see(limiter.observation)
@@ -312,7 +312,7 @@ class Preparation:
             self._home_due = self._home_asked = self.homing = False
             return None
         if command is None:
-            home.begin(measured, self._told, now)
+            home.begin(measured, self._last_command, now)
             self.homing, self._paused = True, False
             command = home.step(reference)
         elif now > home.deadline:

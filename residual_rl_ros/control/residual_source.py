@@ -103,16 +103,18 @@ class ResidualSource:
         self._exploration, self._switch = self._rng(EXPLORATION_STREAM), self._rng(SWITCH_STREAM)
         self.plans.forget()
 
-    def decide(self, given: BaseDecision, observation: Array, step: int) -> tuple[Choice, float]:
+    def decide(
+        self, base_decision: BaseDecision, observation: Array, step: int
+    ) -> tuple[Choice, float]:
         """Return the choice of a decision and its bound scale; 0 is the base alone.
 
         Args:
-            given: what the base policy says.
+            base_decision: what the base policy says.
             observation: shape (n,).
             step: control step in the episode.
         """
         self.advantage = None
-        choice, bound_scale = self._decide(given, observation, step)
+        choice, bound_scale = self._decide(base_decision, observation, step)
         self.proposals_chosen += choice.proposal > 0
         return choice, bound_scale
 
@@ -166,8 +168,10 @@ class ResidualSource:
         weight = self._customisation.weight
         return exploration.sample(self._noise_scale, self.blend_ratio, weight)
 
-    def _decide(self, given: BaseDecision, observation: Array, step: int) -> tuple[Choice, float]:
-        base = given.actions
+    def _decide(
+        self, base_decision: BaseDecision, observation: Array, step: int
+    ) -> tuple[Choice, float]:
+        base = base_decision.actions
         nothing = Choice(0, np.zeros(base.size))
         policy, header = self._policy, self._mailbox.header
         if policy is None or header is None:
@@ -187,7 +191,7 @@ class ResidualSource:
         if rng is not None and 0.0 < by_policy < 1.0:
             by_policy = float(rng.random() < by_policy)
         if by_policy > 0.0:
-            decided = self._ask(policy, given, observation, step, rng, sample)
+            decided = self._ask(policy, base_decision, observation, step, rng, sample)
             if decided is None:
                 return nothing, 0.0
             choice = decided
@@ -221,7 +225,7 @@ class ResidualSource:
     def _ask(
         self,
         policy: Decider,
-        given: BaseDecision,
+        base_decision: BaseDecision,
         observation: Array,
         step: int,
         rng: np.random.Generator | None,
@@ -230,12 +234,12 @@ class ResidualSource:
         """Return what a robot policy decides, and note how long that took; None: a late plan."""
         started = self._clock()
         if not isinstance(policy, Planner):
-            choice: Choice | None = self._choose(policy, given, observation, rng, sample)
+            choice: Choice | None = self._choose(policy, base_decision, observation, rng, sample)
         elif self._plans_ahead:
             plan = self.plans.take(policy, step, sample.weight)
             choice = None if plan is None else Choice(0, plan)
         else:
-            choice = self._choose(policy, given, observation, self._plan_rng(step), sample)
+            choice = self._choose(policy, base_decision, observation, self._plan_rng(step), sample)
         self.latency.add(self._clock() - started)
         if choice is not None:
             self.refused += not (choice.proposal or choice.residual.any())
@@ -244,20 +248,20 @@ class ResidualSource:
     def _choose(
         self,
         policy: Decider,
-        given: BaseDecision,
+        base_decision: BaseDecision,
         observation: Array,
         rng: np.random.Generator | None,
         sample: ExplorationSample,
     ) -> Choice:
-        base = given.actions.ravel()
+        base = base_decision.actions.ravel()
         if isinstance(policy, Chooser):
-            proposals = all_proposals(base, given.distribution)
+            proposals = all_proposals(base, base_decision.distribution)
             # Nothing is between two proposals: while the residual fades in, the choice is whole.
             if sample.bound_scale < 1.0 and self._switch.random() >= sample.bound_scale:
                 proposals = proposals[:1]
             choice = policy.choose(observation, proposals, rng, sample)
         else:
-            decided = policy.decide(observation, base, rng, sample, given.distribution)
+            decided = policy.decide(observation, base, rng, sample, base_decision.distribution)
             choice = Choice(0, decided)
         self.advantage = policy.advantage
         return choice

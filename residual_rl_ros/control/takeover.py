@@ -140,14 +140,14 @@ class Takeover:
         return not 0.0 <= now - self._heard <= self._keys.max_age_s
 
     def command(
-        self, measured: Array | None, now: float, told: Array | None = None
+        self, measured: Array | None, now: float, last: Array | None = None
     ) -> Array | None:
         """Return what to command, shape (m,), None while the policy has the robot.
 
         Args:
             measured: where the robot is, shape (m,); None if nobody knows.
             now: time [s].
-            told: what the policy has just told it, shape (m,); None: nothing.
+            last: what the policy has just told it, shape (m,); None: nothing.
         """
         measured = self._believed(measured)
         held = not self.silent(now) and self._let_go and self._is_held(now)
@@ -155,7 +155,7 @@ class Takeover:
             if not held or (measured is None and not self._action.goes_to_zero.all()):
                 return None
             start = np.zeros(self._action.size) if measured is None else measured
-            self._target = start_reference(self._safety, start, told)
+            self._target = start_reference(self._safety, start, last)
         elif self.silent(now):
             self.state = TakeoverState.LOST
             return self.at_rest()

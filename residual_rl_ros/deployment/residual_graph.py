@@ -116,8 +116,8 @@ class DecisionTensors:
     """Type of the numbers outside of networks."""
 
 
-def add_residual(graph: GraphBuilder, policy: RobotPolicy, given: DecisionTensors) -> str:
-    """Add what a robot policy decides and return the residual, [B, k * m] of `given.kind`.
+def add_residual(graph: GraphBuilder, policy: RobotPolicy, decision: DecisionTensors) -> str:
+    """Add what a robot policy decides and return the residual, [B, k * m] of `decision.kind`.
 
     Raises:
         WeightsError: policies of its kind have no graph.
@@ -129,24 +129,24 @@ def add_residual(graph: GraphBuilder, policy: RobotPolicy, given: DecisionTensor
             f'the actor is of kind {policy.kind}, which cannot be exported; expected one of '
             f'{", ".join(sorted(_WRITERS))}: train one with another preset, or run policy_node',
         )
-    return write(graph, policy, given)
+    return write(graph, policy, decision)
 
 
-def _gaussian(graph: GraphBuilder, policy: GaussianActor, given: DecisionTensors) -> str:
+def _gaussian(graph: GraphBuilder, policy: GaussianActor, decision: DecisionTensors) -> str:
     sizes = policy.architecture
-    known = _known(graph, sizes, policy.tensors, given)
-    return _hold(graph, sizes, _mean(graph, sizes, policy.tensors, known, given), given)
+    known = _known(graph, sizes, policy.tensors, decision)
+    return _hold(graph, sizes, _mean(graph, sizes, policy.tensors, known, decision), decision)
 
 
-def _best_of_n(graph: GraphBuilder, policy: BestOfNActor, given: DecisionTensors) -> str:
+def _best_of_n(graph: GraphBuilder, policy: BestOfNActor, decision: DecisionTensors) -> str:
     sizes, critics, tensors = policy.architecture.actor, policy.architecture.critic, policy.tensors
-    known = _known(graph, sizes, tensors, given)
-    residual = _mean(graph, sizes, tensors, known, given)
-    if given.full_bound_cost > 0.0:
+    known = _known(graph, sizes, tensors, decision)
+    residual = _mean(graph, sizes, tensors, known, decision)
+    if decision.full_bound_cost > 0.0:
         values = _values(graph, sizes, critics, tensors, known, [None])
-        share = _share_by_cost(graph, values, tensors[f'{CRITIC}head.bias'], given)
+        share = _share_by_cost(graph, values, tensors[f'{CRITIC}head.bias'], decision)
         residual = graph.add('Mul', residual, share)
-    judged = graph.cast(graph.add('Mul', given.bound_scale, residual), np.float32)
+    judged = graph.cast(graph.add('Mul', decision.bound_scale, residual), np.float32)
     values = _values(graph, sizes, critics, tensors, known, [None, judged])
     of_base, of_residual = (
         graph.add('Gather', values, scalar(index, np.int64), axis=1) for index in (0, 1)
@@ -158,8 +158,8 @@ def _best_of_n(graph: GraphBuilder, policy: BestOfNActor, given: DecisionTensors
     ]
     advantage = graph.reshape(graph.add('Min', *each), -1, 1)
     better = graph.add('Greater', advantage, scalar(0.0, np.float32))
-    nothing = scalar(0.0, given.kind)
-    return _hold(graph, sizes, graph.add('Where', better, residual, nothing), given)
+    nothing = scalar(0.0, decision.kind)
+    return _hold(graph, sizes, graph.add('Where', better, residual, nothing), decision)
 
 
 _Writer = Callable[[GraphBuilder, Any, DecisionTensors], str]
@@ -170,13 +170,13 @@ def _known(
     graph: GraphBuilder,
     sizes: ActorArchitecture,
     tensors: Mapping[str, Float32],
-    given: DecisionTensors,
+    decision: DecisionTensors,
 ) -> tuple[str, str]:
     """Return observation (B, n) and base action (B, k * m) as networks see them."""
     mean, std = tensors['normalizer.mean'], tensors['normalizer.std']
-    observation = graph.add('Div', graph.add('Sub', given.observation, mean), std)
+    observation = graph.add('Div', graph.add('Sub', decision.observation, mean), std)
     limit = scalar(OBSERVATION_CLIP, np.float32)
-    centred = graph.add('Sub', given.base, sizes.action_center)
+    centred = graph.add('Sub', decision.base, sizes.action_center)
     return (
         graph.clamp(observation, -limit, limit),
         graph.add('Div', centred, sizes.action_half_range),
@@ -188,7 +188,7 @@ def _mean(
     sizes: ActorArchitecture,
     tensors: Mapping[str, Float32],
     known: tuple[str, str],
-    given: DecisionTensors,
+    decision: DecisionTensors,
 ) -> str:
     """Return tanh(mean), shape (B, outputs)."""
     x = known[0]
@@ -201,7 +201,9 @@ def _mean(
             x = _layer_norm(graph, x, scale, shift)
         x = graph.add('Relu', x)
     weight, bias = (tensors[f'heads.{part}'][: sizes.outputs] for part in ('weight', 'bias'))
-    return graph.add('Tanh', graph.cast(graph.add('Gemm', x, weight, bias, transB=1), given.kind))
+    return graph.add(
+        'Tanh', graph.cast(graph.add('Gemm', x, weight, bias, transB=1), decision.kind)
+    )
 
 
 def _layer_norm(graph: GraphBuilder, x: str, scale: Float32, shift: Float32) -> str:
@@ -210,10 +212,10 @@ def _layer_norm(graph: GraphBuilder, x: str, scale: Float32, shift: Float32) -> 
 
 
 def _hold(
-    graph: GraphBuilder, sizes: ActorArchitecture, residual: str, given: DecisionTensors
+    graph: GraphBuilder, sizes: ActorArchitecture, residual: str, decision: DecisionTensors
 ) -> str:
     """Return a residual over the steps of its decision, (B, k * m)."""
-    active = graph.add('Mul', residual, sizes.active.astype(given.kind))
+    active = graph.add('Mul', residual, sizes.active.astype(decision.kind))
     return active if sizes.repeats == 1 else graph.add('Tile', active, integers(1, sizes.repeats))
 
 
@@ -269,17 +271,19 @@ def _values(
     return graph.add('Squeeze', value, integers(-1))
 
 
-def _share_by_cost(graph: GraphBuilder, values: str, bias: Float32, given: DecisionTensors) -> str:
+def _share_by_cost(
+    graph: GraphBuilder, values: str, bias: Float32, decision: DecisionTensors
+) -> str:
     """Return cost to go of the base action / full_bound_cost, within 0 and 1, shape (B, 1).
 
     Args:
         graph: where to.
         values: Q_i of the base action without its output's bias, shape (heads, 1, B).
         bias: that, shape (heads, 1, 1).
-        given: tells `full_bound_cost`.
+        decision: tells `full_bound_cost`.
     """
     total = graph.add('ReduceSum', graph.add('Add', values, bias), integers(0), keepdims=0)
     mean = graph.add('Div', total, scalar(len(bias), np.float32))
-    value = graph.cast(graph.reshape(mean, -1, 1), given.kind)
-    share = graph.add('Div', value, scalar(-given.full_bound_cost, given.kind))
-    return graph.clamp(share, scalar(0.0, given.kind), scalar(1.0, given.kind))
+    value = graph.cast(graph.reshape(mean, -1, 1), decision.kind)
+    share = graph.add('Div', value, scalar(-decision.full_bound_cost, decision.kind))
+    return graph.clamp(share, scalar(0.0, decision.kind), scalar(1.0, decision.kind))

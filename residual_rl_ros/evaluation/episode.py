@@ -132,6 +132,6 @@ def run_episode(
                 added += add_on.of_transition(transition)
             on_transition(transition)
         if feedback.done:
-            told = feedback.success is not Success.UNLABELLED
-            success = feedback.success is Success.SUCCESS if told else None
+            labelled = feedback.success is not Success.UNLABELLED
+            success = feedback.success is Success.SUCCESS if labelled else None
             return Episode(seed, success, steps, episode_return, added)

@@ -137,9 +137,9 @@ class CategoricalNetwork(Perceptron):
         self.architecture = architecture
         self.register_buffer('start', torch.zeros(layout.action_size), persistent=False)
 
-    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+    def block(self, observation: Tensor, prior_block: Tensor) -> Tensor:
         """Return the logits, shape (..., m); see `PriorGaussianNetwork.block`."""
-        known = told if told.shape[-1] else self.start
+        known = prior_block if prior_block.shape[-1] else self.start
         logits: Tensor = known + self(observation)
         return logits
 
@@ -166,14 +166,14 @@ class PriorGaussianNetwork(Perceptron):
         start = torch.tensor([0.0, architecture.initial_log_std]).repeat_interleave(size)
         self.register_buffer('start', start, persistent=False)
 
-    def block(self, observation: Tensor, told: Tensor) -> Tensor:
+    def block(self, observation: Tensor, prior_block: Tensor) -> Tensor:
         """Return mean and log standard deviation, shape (..., 2 k m), as a base would tell them.
 
         Args:
             observation: shape (..., n), not normalised.
-            told: block of the base policy, shape (..., P).
+            prior_block: block of the base policy, shape (..., P).
         """
-        known = told if told.shape[-1] else self.start
+        known = prior_block if prior_block.shape[-1] else self.start
         mean, log_std = (known + self(observation)).chunk(2, dim=-1)
         most = known.chunk(2, dim=-1)[1].clamp_min(MOST_LOG_STD)
         return torch.cat([mean, log_std.clamp_min(LEAST_LOG_STD).minimum(most)], dim=-1)

@@ -203,8 +203,8 @@ def log_prior_of(policy: BasePolicy) -> LogPrior:
 
     def log_prior(observation: Array) -> Array:
         chunk = policy.plan(observation.astype(np.float32)[None], noises)
-        told = base_decision(chunk[rows], meta.prior, count).distribution.prior
-        return np.asarray(log_softmax(told))
+        prior = base_decision(chunk[rows], meta.prior, count).distribution.prior
+        return np.asarray(log_softmax(prior))
 
     return log_prior
 
@@ -248,8 +248,8 @@ class ResidualMcts(Decider):
         if rng is None:
             rng = np.random.default_rng(zlib.crc32(state.tobytes()))
         env = planning_copy(self._env, rng)
-        told = distribution.prior
-        log_prior = log_softmax(told) if told.size else self._prior(state)
+        prior = distribution.prior
+        log_prior = log_softmax(prior) if prior.size else self._prior(state)
         weight, of_decision = self._planner.weight, self._reward.of_decision
         simulator = EnvironmentSimulator(
             env, lambda *rows: weight * float(of_decision(*rows)), state

@@ -234,9 +234,9 @@ class Highway(_Widened):
         observation, _, terminated, truncated, info = self.env.step(int(action))
         parts = info['rewards']
         reward = 1.0 - 0.5 * parts['collision_reward'] + 0.4 * parts['high_speed_reward']
-        told = {**info, SURVIVED: not info['crashed']}
+        outcome = {**info, SURVIVED: not info['crashed']}
         reward *= parts['on_road_reward']
-        return self._widened(observation), float(reward), terminated, truncated, told
+        return self._widened(observation), float(reward), terminated, truncated, outcome
 
     def _widened(self, observation: Any) -> Float32:
         vehicle = self.env.unwrapped.vehicle  # type: ignore[attr-defined]
@@ -271,8 +271,8 @@ class Parking(_Widened):
     def step(self, action: Any) -> tuple[Float32, float, bool, bool, dict[str, Any]]:
         """Execute acceleration and steering, each in [-1, 1]."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        told = {**info, IS_SUCCESS: bool(info[IS_SUCCESS])}
-        return self._widened(observation), float(reward), terminated, truncated, told
+        outcome = {**info, IS_SUCCESS: bool(info[IS_SUCCESS])}
+        return self._widened(observation), float(reward), terminated, truncated, outcome
 
     def _widened(self, observation: Any) -> Float32:
         rows = (observation['desired_goal'], observation['observation'])

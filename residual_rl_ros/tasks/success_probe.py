@@ -60,13 +60,13 @@ def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:
         return str(criterion_of(env))
     if not automatic and not criterion.when:
         return str(criterion)
-    told, steps = _probe(task, criterion.source)
+    keys_found, steps = _probe(task, criterion.source)
     if automatic:
-        if len(told) > 1:
+        if len(keys_found) > 1:
             raise TaskError(ambiguous(task))
         found = {IS_SUCCESS: f'{IS_SUCCESS}:{STOP}', SUCCESS: f'{SUCCESS}:{ONCE}'}
-        settled = SuccessCriterion.parse(found[told[0]] if told else RETURN)
-        if told:
+        settled = SuccessCriterion.parse(found[keys_found[0]] if keys_found else RETURN)
+        if keys_found:
             say(f'{task} tells success by {settled.words} (success: {settled})')
         else:
             say(
@@ -76,10 +76,10 @@ def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:
                 '--success'
             )
         return str(settled)
-    if criterion.source not in told:
-        if told:
+    if criterion.source not in keys_found:
+        if keys_found:
             raise ConfigError(
-                f'{task} tells no info[{criterion.source!r}] but info[{told[0]!r}]; correct '
+                f'{task} tells no info[{criterion.source!r}] but info[{keys_found[0]!r}]; correct '
                 f'success: {criterion} (--success)'
             )
         say(
@@ -100,16 +100,18 @@ def _probe(name: str, wanted: str) -> tuple[list[str], int]:
     checked = CheckedEnvironment(env)
     known = (IS_SUCCESS, SUCCESS)
     keys = known if wanted == AUTO else (wanted, *known)
-    told: dict[str, None] = {}
+    keys_found: dict[str, None] = {}
     steps = 0
     try:
         checked.reset(PROBE_SEED, 0)
         env.action_space.seed(PROBE_SEED)
         done = False
-        while not (done or steps == PROBE_STEPS or wanted in told or (wanted == AUTO and told)):
+        while not (
+            done or steps == PROBE_STEPS or wanted in keys_found or (wanted == AUTO and keys_found)
+        ):
             _, feedback = checked.step(checked.random_command())
             steps, done = steps + 1, feedback.done
-            told |= {key: None for key in keys if checked.info.get(key) is not None}
+            keys_found |= {key: None for key in keys if checked.info.get(key) is not None}
     finally:
         env.close()
-    return list(told), steps
+    return list(keys_found), steps

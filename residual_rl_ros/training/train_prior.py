@@ -260,10 +260,10 @@ def export(policy: RobotPolicy, metadata: BasePolicyMetadata, path: Path) -> Non
     """
     network: nn.Module
     if isinstance(policy, CategoricalPolicy):
-        network, prior, told = _CategoricalPrior(policy), Prior.CATEGORICAL, ['logits']
+        network, prior, density = _CategoricalPrior(policy), Prior.CATEGORICAL, ['logits']
     elif isinstance(policy, PriorGaussian):
         network = _GaussianPrior(policy)
-        prior, told = policy.architecture.kind, ['mean', 'log_std']
+        prior, density = policy.architecture.kind, ['mean', 'log_std']
     else:
         raise ConfigError(f'a robot policy of kind {policy.kind!r} tells no density')
     torch.onnx.export(
@@ -271,10 +271,10 @@ def export(policy: RobotPolicy, metadata: BasePolicyMetadata, path: Path) -> Non
         (torch.zeros(1, 1, len(metadata.observation_names)),),
         str(path),
         input_names=['observation'],
-        output_names=['action', *told],
+        output_names=['action', *density],
         opset_version=OPSET,
         dynamo=False,
-        dynamic_axes={name: {0: 'batch'} for name in ('observation', 'action', *told)},
+        dynamic_axes={name: {0: 'batch'} for name in ('observation', 'action', *density)},
     )
     model = onnx.load(str(path))
     helper.set_model_props(model, {METADATA_KEY: replace(metadata, prior=prior).to_json()})

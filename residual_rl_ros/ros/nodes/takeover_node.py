@@ -111,13 +111,13 @@ class TakeoverNode(ManagedNode):
         self._indices = np.array([names.index(name) for name in wanted], dtype=np.intp)
         for channel in channels:
             ChannelReader(channel).feed(self, self._assembler, self._now, self._refuse)
-        self._told, self._told_at = np.zeros(0), -math.inf
+        self._executed, self._executed_at = np.zeros(0), -math.inf
         self.create_subscription(JointState, 'policy_node/executed_action', self._on_action, 1)
 
     def _on_action(self, message: JointState) -> None:
         known = tuple(message.name) == self._robot.action.names
         if known and len(message.position) == len(message.name):
-            self._told, self._told_at = np.array(message.position), time.monotonic()
+            self._executed, self._executed_at = np.array(message.position), time.monotonic()
 
     def _refuse(self, error: ObservationError) -> None:
         self.warn(str(error))
@@ -193,9 +193,9 @@ class TakeoverNode(ManagedNode):
         if self._config.keys.input == KEYBOARD:
             self._read_keyboard()
         before, now = self._takeover.state, time.monotonic()
-        told_s = max(TOLD_S, TOLD_PERIODS * self._period)
-        told = self._told if now - self._told_at <= told_s else None
-        command = self._takeover.command(self._measured(), now, told)
+        recent_s = max(TOLD_S, TOLD_PERIODS * self._period)
+        executed = self._executed if now - self._executed_at <= recent_s else None
+        command = self._takeover.command(self._measured(), now, executed)
         if command is not None:
             self._takeovers += before is TakeoverState.OFF
             self._publish(command)

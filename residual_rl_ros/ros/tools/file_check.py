@@ -62,14 +62,14 @@ def check_file(
         namespace: namespace of the nodes, by which sections of the file apply.
         base_policy: shipped base policy or ONNX file that will run, which the file may pin.
     """
-    told = read_description(path)
+    written = read_description(path)
     set_logger_level('rcl', LoggingSeverity.FATAL)  # Its errors are raised, too.
     with _alone():
         context = Context()
         try:
             rclpy.init(args=['--ros-args', '--params-file', str(path)], context=context)
             for name in NODES:
-                found = _problems(name, namespace, context, path, told, base_policy)
+                found = _problems(name, namespace, context, path, written, base_policy)
                 report.problems += [each for each in found if each not in report.problems]
         except RCLError as error:
             complaint = parser_complaint(error)
@@ -129,7 +129,7 @@ def _problems(
     namespace: str,
     context: Context,
     path: Path,
-    told: Mapping[str, Any],
+    written: Mapping[str, Any],
     base_policy: str | None,
 ) -> list[str]:
     """Return what a node has against the file."""
@@ -144,7 +144,7 @@ def _problems(
                 automatically_declare_parameters_from_overrides=True,
             )
     except ConfigError as error:
-        empty = [f'robot.{key}' for key, value in _leaves(told) if value in (None, [], {})]
+        empty = [f'robot.{key}' for key, value in _leaves(written) if value in (None, [], {})]
         return [f'{path}: {error} ({", ".join(empty) or "not below robot"})']
     try:
         if name == 'policy_node':
@@ -159,7 +159,7 @@ def _problems(
         return [str(error)]
     finally:
         node.destroy_node()
-    found, wanted = dict(_leaves(read)), dict(_leaves(told))
+    found, wanted = dict(_leaves(read)), dict(_leaves(written))
     return [
         f'{path}: {name} reads robot.{key} as {found.get(key, "absent")!r}, the tools as '
         f'{wanted.get(key, "absent")!r}; write it such that both agree'

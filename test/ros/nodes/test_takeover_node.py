@@ -130,8 +130,8 @@ def test_what_a_slow_robot_was_told_counts_until_it_is_told_anew(
         _config=SimpleNamespace(keys=SimpleNamespace(input='joy')),
         _takeover=takeover,
         _period=period_s,
-        _told=np.ones(2),
-        _told_at=100.0 - age_s,
+        _executed=np.ones(2),
+        _executed_at=100.0 - age_s,
         _measured=lambda: None,
         _buttons=SimpleNamespace(look=lambda: None),
     )
