@@ -113,7 +113,7 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             TOY.replace('[arm]', '[arm, hand]') + HAND,
             'robot.observation.hand.type: tf2_msgs/msg/TFMessage needs the package tf2_msgs, which',
         ),
-        (TOY + '    decision_steps: 0\n', "'decision_steps' is 0, expected a whole number >= 1"),
+        (TOY + '    decision_steps: -1\n', "'decision_steps' is -1, expected a whole number >= 0"),
         (TOY + 'camera:\n  rate: 10.0\n', 'Cannot have a value before ros__parameters'),
     ],
 )
