@@ -10,7 +10,12 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.errors import CheckpointError, FormatError, shown
 from residual_rl_ros.files.json_text import read_json
@@ -18,6 +23,13 @@ from residual_rl_ros.transitions.seal import SEAL
 
 LOCK = 'learner.lock'
 """The file stays in the folder; it is locked while a learner lives, however that ends."""
+IDENTITY = 'identity'
+"""In the run state of a checkpoint: of which run it is, as UTF-8 JSON, shape (bytes,)."""
+
+
+def as_bytes(values: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
+    """Return JSON values as a run state keeps them, shape (bytes,)."""
+    return np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
 
 
 class FolderLock:

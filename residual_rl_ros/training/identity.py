@@ -19,14 +19,13 @@ from residual_rl_ros.config.run import ResolvedRun, RunConfig, run_config
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.learner.checkpoint import RUN, load_run_state
+from residual_rl_ros.learner.folder import IDENTITY
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import file_sha256
 
-IDENTITY = 'identity'
-"""In the run state of a checkpoint: `run_identity` as UTF-8 JSON, shape (bytes,)."""
 CONFIGURATION = 'configuration'
-"""In the same place: the run's configuration, its paths absolute."""
+"""In the run state of a checkpoint: the run's configuration, its paths absolute."""
 
 
 def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
@@ -83,11 +82,6 @@ def configuration_json(config: RunConfig) -> dict[str, Any]:
     }
     as_json: dict[str, Any] = json.loads(json.dumps(values))
     return as_json
-
-
-def as_bytes(values: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
-    """Return JSON values as a run state keeps them, shape (bytes,)."""
-    return np.frombuffer(json.dumps(values).encode(), dtype=np.uint8)
 
 
 def stored_run(path: Path) -> StoredRun:

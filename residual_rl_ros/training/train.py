@@ -32,6 +32,7 @@ from residual_rl_ros.learner.checkpoint import (
     load_run_state,
 )
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
+from residual_rl_ros.learner.folder import IDENTITY, as_bytes
 from residual_rl_ros.learner.learner import Learner, Log
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
@@ -42,8 +43,6 @@ from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart
 from residual_rl_ros.training.identity import (
     CONFIGURATION,
-    IDENTITY,
-    as_bytes,
     check_identity,
     configuration_json,
     run_identity,

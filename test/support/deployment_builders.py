@@ -31,7 +31,7 @@ from residual_rl_ros.deployment.fused_policy import (
     serialize,
 )
 from residual_rl_ros.learner.checkpoint import RUN
-from residual_rl_ros.learner.folder import write_manifest
+from residual_rl_ros.learner.folder import IDENTITY, write_manifest
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
 from residual_rl_ros.residual_policy.weights import (
@@ -42,7 +42,6 @@ from residual_rl_ros.residual_policy.weights import (
 )
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.training.identity import IDENTITY
 
 MEASURED = {'measured_by': ('arm.position.a', 'arm.position.b'), 'max_step': np.array([0.3, 0.2])}
 """Limits of a robot that measures its positions and is slower than its base policy."""
