@@ -40,6 +40,7 @@ from residual_rl_ros.resources import demonstrations_of, find_base_policy
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.retrain import ROUNDS
+from residual_rl_ros.training.run_folder import prepare_output
 from residual_rl_ros.transitions.transition import Source, Transition
 
 MEASURE_S = 1.0
@@ -244,6 +245,7 @@ def run_benchmark(options: BenchmarkOptions, console: Console) -> dict[str, Any]
     Raises:
         ResidualRLError: bad input, runs failed, or a folder holds a run of another protocol.
     """
+    prepare_output(options.output_dir, resume=True)
     protocol = options.protocol
     tasks = _chosen('task', protocol.tasks, options.tasks)
     methods = _chosen('method', protocol.methods, options.methods)

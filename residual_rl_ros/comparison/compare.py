@@ -107,6 +107,7 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     Raises:
         ResidualRLError: bad input, runs failed, or a folder holds a run that is not of the grid.
     """
+    prepare_output(options.output_dir, resume=True)
     for config in options.configs:
         for variant in options.variants:
             variant.configured(config).learner_config()
@@ -203,7 +204,7 @@ def finish_grid(
         cells: the runs.
         done: folders of those that are finished.
         judgement: the levels.
-        path: of the report, without `.md`, `.json` and `.png`.
+        path: of the report, without `.md`, `.json` and `.png`; its folder is there.
         options: has `workers` and `ray`; with no workers, nothing is run.
         console: where progress goes.
         development: tasks that methods were tuned on.
@@ -212,7 +213,6 @@ def finish_grid(
     Raises:
         ResidualRLError: runs failed, or none is finished.
     """
-    prepare_output(path.parent, resume=True)
     missing = [cell for cell in cells if cell.folder not in done]
     say(console, f'{len(cells)} runs, {len(done)} of them done')
     failed: dict[Path, str] = {}

@@ -101,6 +101,7 @@ def test_check_base_diagnoses_a_base_policy(run) -> None:
         (['check-base', 'pegs'], "unknown base policy 'pegs'"),
         (['compare', '--presets', 'best_of_n', '--seeds', '4-0'], "seeds is '4-0'"),
         (['describe-robot', 'NoSuchEnv-v0'], "unknown task 'NoSuchEnv-v0'"),
+        (['describe-robot', 'NoSuchEnv-v0'], 'for one of your own write module:Id'),
         (['describe-robot', 'FrozenLake-v1'], 'expected a one-dimensional Box'),
         (['train-base', '--task', 'tidy_up'], 'tidy_up'),
         (
@@ -271,6 +272,22 @@ def test_a_namespace_that_is_none_is_refused_by_every_command(run, command) -> N
     code, _, err = run(*command)
     assert code == 2
     assert f'namespace {command[-1]!r} is none, expected letters, digits and _' in err
+
+
+@pytest.mark.parametrize(
+    ('command', 'option', 'value', 'most'),
+    [
+        ('bag export b --out o', '--fps', '1e9', '10000'),
+        ('train-dynamics --env Pendulum-v1 --out m.safetensors', '--noise', '11', '10'),
+        ('bag play b', '--wait', '1e9', '86400'),
+    ],
+)
+def test_a_number_that_is_too_large_for_anything_is_refused(
+    run, command: str, option: str, value: str, most: str
+) -> None:
+    code, _, err = run(*command.split(), option, value)
+    assert code == 2
+    assert f"'{option}': Input should be less than or equal to {most}" in err
 
 
 def test_a_seed_that_no_generator_takes_is_refused(run, tmp_path: Path) -> None:

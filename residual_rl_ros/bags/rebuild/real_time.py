@@ -105,9 +105,9 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
     """
     try:
         entries = read_yaml(path)
-        marks = tuple(
-            Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries or []
-        )
+        if not isinstance(entries, list):
+            raise TypeError(f'a {type(entries).__name__}')
+        marks = tuple(Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries)
         if not all(math.isfinite(mark.stamp) for mark in marks):
             raise ValueError('a stamp is not finite')
         return marks

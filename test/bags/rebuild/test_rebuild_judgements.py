@@ -98,7 +98,9 @@ def test_a_judgement_that_no_episode_is_open_for_is_named(tmp_path: Path) -> Non
     assert 'bag.mcap: /cell/step_feedback: message' in feedback
 
 
-@pytest.mark.parametrize('text', ['- {stamp: now, outcome: success}', '- {stamp: 1}', '7', ': :'])
+@pytest.mark.parametrize(
+    'text', ['- {stamp: now, outcome: success}', '- {stamp: 1}', '7', '{}', '', ': :']
+)
 def test_marks_that_cannot_be_read_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / 'marks.yaml').write_text(text)
     with pytest.raises(BagError, match='marks'):

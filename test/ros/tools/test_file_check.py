@@ -100,6 +100,7 @@ def test_a_file_that_both_parsers_read_alike_has_no_problem(tmp_path: Path, text
             TOY.replace('[8.0, 8.0]', '[8.0, 8.0]\n        measured_by: []'),
             'leave it out (robot.action.measured_by)',
         ),
+        (TOY + '      stop_inputs: {}\n', 'stop_inputs'),
         (
             TOY + 'policy_node:\n  ros__parameters:\n    robot:\n      control_rate_hz: 10.0\n',
             'policy_node reads robot.control_rate_hz as 10.0, the tools as 20.0',
