@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tune in simulation: `ros2 launch residual_rl_ros sim_finetune.launch.py task:=peg_insert`.
 
-The processes and their parameters come from `residual_rl_ros.ros.bringup.topology`, as in the demo.
-The end of any process ends the launch. Nothing real can move: the processes are in a namespace and,
-unless `domain:=` names one, in a free ROS domain of this machine, whatever `ROS_DOMAIN_ID` says.
+The processes and their parameters are those of the demo, in `ros/bringup/simulation.py`. The end of
+any process ends the launch. Nothing real can move: the processes are in a namespace and, unless
+`domain:=` names one, in a free ROS domain of this machine, whatever `ROS_DOMAIN_ID` says.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from residual_rl_ros.ros.bringup.launch_arguments import (
     optional,
     truth,
 )
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.common.node_parameters import SIMULATION
 
 ARGUMENTS = (

@@ -18,7 +18,7 @@ from simulated_robots import BASE, CONFIG, LIMIT_S, ROBOT_FILE, Bystander, count
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.common.process import PARENT
 
 pytestmark = pytest.mark.ros

@@ -24,7 +24,8 @@ from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import RobotRun, finetune_topology, robot_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
+from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.transitions.transition import Transition

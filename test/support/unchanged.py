@@ -145,7 +145,7 @@ def lockstep(folder: Path) -> dict[str, Any]:
     from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
     from residual_rl_ros.ros.bringup.node_spec import NodeSpec
     from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-    from residual_rl_ros.ros.bringup.topology import finetune_topology
+    from residual_rl_ros.ros.bringup.simulation import finetune_topology
 
     config = quick(load_run('peg_insert'))
     resolved = config.resolve()

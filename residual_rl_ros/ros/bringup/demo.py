@@ -34,7 +34,7 @@ from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.bringup.up import readable
 from residual_rl_ros.ros.common.node_host import domain_number
 from residual_rl_ros.ros.common.node_parameters import SIMULATION

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Which nodes a run consists of: the one description for launch files and the bring-up."""
+"""Which nodes run beside a robot or a fleet: the one description for launch files and `up`."""
 
 from __future__ import annotations
 
@@ -24,94 +24,10 @@ from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.schema import NAMESPACE
 
 if TYPE_CHECKING:
-    from residual_rl_ros.config.run import RunConfig
+    pass
 
 RESIDUAL_SCALE = 0.05
 """Lambda, if neither the user nor an actor says."""
-
-
-def finetune_topology(
-    config: RunConfig,
-    robot_file: Path,
-    base_policy: Path,
-    output_dir: Path,
-    seed: int,
-    control_steps: int,
-    lockstep: bool = True,
-    namespace: str = '',
-) -> tuple[NodeSpec, ...]:
-    """Return the three processes of simulated fine-tuning: learner, policy, simulator.
-
-    Nothing real moves, so episodes start by themselves.
-
-    Args:
-        config: the run.
-        robot_file: robot YAML, loaded by policy and simulator.
-        base_policy: ONNX file.
-        output_dir: where the learner keeps checkpoint and events.
-        seed: seeds environment, policy noise and learner.
-        control_steps: budget after which the simulator ends the run; 0 is endless.
-        lockstep: step with commands instead of with wall time.
-        namespace: ROS namespace of all three. Where a real robot could be, it must be one of its
-            own: it then holds every topic of the robot YAML, the absolute ones too.
-    """
-    # Here, because it loads torch, which the processes beside a robot do not need.
-    from residual_rl_ros.config.run import training_seed
-
-    customisation = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in config.customisation.items()
-    }
-    asked = config.customisable and config.add_on
-    add_on = {'add_on': config.add_on_text} if asked else {}
-    policy = NodeSpec(
-        'policy_node',
-        True,
-        (robot_file,),
-        {
-            'base_policy': str(base_policy),
-            'decision_steps': config.decision_steps,
-            'residual_scale': list(config.residual_scale),
-            **asdict(config.splicing),
-            **customisation,
-            **add_on,
-            'seed': seed,
-            'lockstep': lockstep,
-            'auto_start': True,
-        },
-        namespace,
-        moved_topics(robot_file, namespace),
-    )
-    learner = NodeSpec(
-        'learner_node',
-        True,
-        (),
-        {
-            'preset': config.preset,
-            'seed': seed,
-            'output_dir': str(output_dir),
-            'robot_file': str(robot_file),
-            'base_policy': str(base_policy),
-            **asdict(config.splicing),
-            **add_on,
-            'overrides': config.overrides,
-        },
-        namespace,
-    )
-    simulator = NodeSpec(
-        'mujoco_sim_node',
-        False,
-        (robot_file,),
-        {
-            'task': config.task,
-            'success': config.success,
-            'lockstep': lockstep,
-            'first_seed': training_seed(seed),
-            'control_steps': control_steps,
-        },
-        namespace,
-    )
-    return learner, policy, simulator
 
 
 @dataclass(frozen=True)
@@ -238,75 +154,89 @@ def robot_topology(run: RobotRun) -> tuple[NodeSpec, ...]:
         )
     if run.record is not None and run.record.exists():
         raise ConfigError(f'record folder {str(run.record)!r} exists already; choose a new one')
-    learning = run.output_dir is not None
     resume = run.output_dir is not None and checkpoint_exists(latest(run.output_dir))
-    actor = run.actor or (latest(run.output_dir) if run.output_dir is not None and resume else None)
-    alone = len(run.namespaces) == 1
-    remappings = {} if alone else {'learner_node/actor': '/learner_node/actor'}
+    actor = run.actor
+    if actor is None and run.output_dir is not None and resume:
+        actor = latest(run.output_dir)
+    nodes = [*_policies(run, actor), *_judges(run)]
+    if run.takeover:
+        nodes += takeover_spec(run.robot_file, run.takeover, run.namespaces)
+    nodes += _recorders(run)
+    return tuple(nodes) if run.output_dir is None else (_learner(run, resume), *nodes)
+
+
+def _policies(run: RobotRun, actor: Path | None) -> list[NodeSpec]:
+    """Return the policy of each robot, which starts with this actor."""
     decision_steps, residual_scale = _decisions(run, actor)
-    nodes = [
+    parameters = {
+        'base_policy': str(run.base_policy),
+        'actor': '' if actor is None else str(actor),
+        'decision_steps': decision_steps,
+        'residual_scale': residual_scale,
+        **asdict(run.splicing),
+        'proposals': run.proposals,
+        'customisable': run.customisable,
+        'prior_width': list(run.prior_width),
+        'blend_ramp_s': run.blend_ramp_s,
+        'explore': run.output_dir is not None,
+        'auto_start': run.auto_start,
+    }
+    shared = {'learner_node/actor': '/learner_node/actor'} if len(run.namespaces) > 1 else {}
+    return [
         NodeSpec(
             'policy_node',
             True,
             (run.robot_file,),
-            {
-                'base_policy': str(run.base_policy),
-                'actor': '' if actor is None else str(actor),
-                'decision_steps': decision_steps,
-                'residual_scale': residual_scale,
-                **asdict(run.splicing),
-                'proposals': run.proposals,
-                'customisable': run.customisable,
-                'prior_width': list(run.prior_width),
-                'blend_ramp_s': run.blend_ramp_s,
-                'seed': run.seed + number,
-                'explore': learning,
-                'auto_start': run.auto_start,
-            },
+            {**parameters, 'seed': run.seed + number},
             namespace,
-            remappings,
+            shared,
         )
         for number, namespace in enumerate(run.namespaces)
     ]
-    if run.classifier is not None or run.reward:
-        nodes += [
-            reward_spec(run.robot_file, run.classifier, run.reward, namespace)
-            for namespace in run.namespaces
-        ]
-    if run.takeover:
-        nodes += takeover_spec(run.robot_file, run.takeover, run.namespaces)
-    if run.record is not None:
-        nodes += [
-            recorder_spec(
-                run.robot_file,
-                namespace,
-                run.record / namespace.strip('/'),
-                str(run.base_policy),
-                raw=True,
-            )
-            for namespace in run.namespaces
-        ]
-    if not learning:
-        return tuple(nodes)
-    learner = NodeSpec(
-        'learner_node',
-        True,
-        (),
-        {
-            'preset': run.preset,
-            'robots': [''] if alone else list(run.namespaces),
-            'seed': run.seed,
-            'output_dir': str(run.output_dir),
-            'resume': resume,
-            'overrides': run.overrides,
-            'robot_file': str(run.robot_file),
-            'base_policy': str(run.base_policy),
-            **asdict(run.splicing),
-            **_demonstrations(run),
-        },
-        run.namespaces[0] if alone else '',
-    )
-    return learner, *nodes
+
+
+def _judges(run: RobotRun) -> list[NodeSpec]:
+    """Return the node that judges the episodes of each robot, if there is to be one."""
+    if run.classifier is None and not run.reward:
+        return []
+    return [
+        reward_spec(run.robot_file, run.classifier, run.reward, namespace)
+        for namespace in run.namespaces
+    ]
+
+
+def _recorders(run: RobotRun) -> list[NodeSpec]:
+    """Return the recorder of each robot, if there is to be one."""
+    if run.record is None:
+        return []
+    return [
+        recorder_spec(
+            run.robot_file,
+            namespace,
+            run.record / namespace.strip('/'),
+            str(run.base_policy),
+            raw=True,
+        )
+        for namespace in run.namespaces
+    ]
+
+
+def _learner(run: RobotRun, resume: bool) -> NodeSpec:
+    """Return the learner of all robots."""
+    alone = len(run.namespaces) == 1
+    parameters = {
+        'preset': run.preset,
+        'robots': [''] if alone else list(run.namespaces),
+        'seed': run.seed,
+        'output_dir': str(run.output_dir),
+        'resume': resume,
+        'overrides': run.overrides,
+        'robot_file': str(run.robot_file),
+        'base_policy': str(run.base_policy),
+        **asdict(run.splicing),
+        **_demonstrations(run),
+    }
+    return NodeSpec('learner_node', True, (), parameters, run.namespaces[0] if alone else '')
 
 
 def _demonstrations(run: RobotRun) -> dict[str, Any]:
@@ -347,18 +277,6 @@ def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
         steps = layout.decision_steps if steps is None else steps
         scale = residual_scale(layout) if scale is None else scale
     return steps or 0, list(scale or (RESIDUAL_SCALE,))
-
-
-def moved_topics(robot_file: Path, namespace: str) -> dict[str, str]:
-    """Return remappings that bring every absolute name of a robot YAML into a namespace.
-
-    Of a simulated robot nothing calls a service of a real one, or heeds its stop inputs.
-    """
-    if not namespace.strip('/'):
-        return {}
-    robot, _ = load_robot(str(robot_file))
-    names = (*own_names(robot), *(stop.topic for stop in robot.stop_inputs))
-    return {name: name.lstrip('/') for name in names if name.startswith('/')}
 
 
 def own_names(robot: RobotConfig) -> tuple[str, ...]:

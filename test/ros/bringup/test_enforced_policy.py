@@ -24,8 +24,9 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.bringup.sros2_policy import policy_xml, required_access
-from residual_rl_ros.ros.bringup.topology import finetune_topology, recorder_spec, reward_spec
+from residual_rl_ros.ros.bringup.topology import recorder_spec, reward_spec
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_host import Listener, NodeHost
 from residual_rl_ros.ros.tools.customise import customise

@@ -24,13 +24,9 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.bringup.sros2_policy import Access, policy_xml, required_access
-from residual_rl_ros.ros.bringup.topology import (
-    RobotRun,
-    finetune_topology,
-    reward_spec,
-    robot_topology,
-)
+from residual_rl_ros.ros.bringup.topology import RobotRun, reward_spec, robot_topology
 from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.dashboard.telemetry import Telemetry
 from residual_rl_ros.ros.dashboard.view import RobotView

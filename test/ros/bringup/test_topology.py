@@ -17,12 +17,8 @@ from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec, dependants
-from residual_rl_ros.ros.bringup.topology import (
-    RobotRun,
-    finetune_topology,
-    resumed,
-    robot_topology,
-)
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
+from residual_rl_ros.ros.bringup.topology import RobotRun, resumed, robot_topology
 from residual_rl_ros.ros.common.node_parameters import PolicyParameters
 
 PEG = load_run('peg_insert')

@@ -29,7 +29,7 @@ from residual_rl_ros.robot.topics import IMAGE, Channel
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.dashboard.robots import Robot, connect
 from residual_rl_ros.ros.dashboard.server import open_port
 from residual_rl_ros.ros.dashboard.telemetry import Camera, resolved

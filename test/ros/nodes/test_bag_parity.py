@@ -23,7 +23,7 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.transitions.transition import Transition
 
 pytestmark = pytest.mark.ros

@@ -24,7 +24,7 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.nodes.learner_node import LearnerNode
 from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.training.in_process import InProcessRun

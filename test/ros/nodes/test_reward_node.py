@@ -22,7 +22,8 @@ from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology, reward_spec
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
+from residual_rl_ros.ros.bringup.topology import reward_spec
 from residual_rl_ros.ros.nodes.reward_node import ADD_ON_HEAD, ShownAddOns
 from residual_rl_ros.transitions.cdr import deserialize, labelled_array
 

@@ -23,7 +23,7 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import float_array
 from residual_rl_ros.ros.nodes.learner_node import SIGN_OF_LIFE_S

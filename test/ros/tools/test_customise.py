@@ -19,7 +19,7 @@ from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
-from residual_rl_ros.ros.bringup.topology import finetune_topology
+from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.tools import customise as tool
 from residual_rl_ros.transitions.transition import Source
 
