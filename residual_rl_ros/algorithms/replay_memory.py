@@ -170,14 +170,14 @@ class ReplayMemory:
         return torch.from_numpy(self.replay.returns(gamma, offset, rest))
 
     def known_returns(self, offset: float) -> Tensor:
-        """Return the return of each row, NaN where it is not known, shape (size,).
+        """Return what each row would have returned without an operator, shape (size,).
 
-        Where an episode that was cut off is worth what never succeeding is, it is known: see
-        `ReplayBuffer.failure_value`.
+        NaN where that is not known. Where an episode that was cut off, or in which he took over, is
+        worth what never succeeding is, it is known: see `ReplayBuffer.failure_value`.
         """
         gamma = self.config.gamma
         rest = self.replay.failure_value(gamma, offset)
-        return torch.from_numpy(self.replay.returns(gamma, offset, rest))
+        return torch.from_numpy(self.replay.returns(gamma, offset, rest, unaided=True))
 
     def export(self) -> dict[str, Arrays]:
         """Return the contents for a checkpoint, by file."""

@@ -17,7 +17,7 @@ from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.control.takeover_controls import TakeoverConfig
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.action_spec import VELOCITIES, ActionSpec
 from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
@@ -88,7 +88,8 @@ def check_robot(
                 Camera(channel)
             except (ConfigError, ResourceError) as error:
                 report.problems.append(str(error))
-    report.facts['hold'] = f'by {action.hold_action or action.hold} command'
+    hold = action.hold if isinstance(action.hold, str) else 'last or zero'
+    report.facts['hold'] = f'by {action.hold_action or hold} command'
     if action.hold == 'zero':
         stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
         report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
@@ -321,6 +322,20 @@ def _action_remarks(robot: RobotConfig) -> list[str]:
                 f'workspace reaches to {far:g} m: no arm does, and the robot YAML knows no '
                 'millimetres'
             )
+    reach = np.maximum(-action.lower, action.upper)
+    units = action.units or ('1',) * action.size
+    blind = [
+        name
+        for name, unit, limit, most in zip(
+            action.names, units, action.following_limit, reach, strict=True
+        )
+        if action.measured_by and unit in VELOCITIES and limit >= most
+    ]
+    if blind:
+        remarks.append(
+            f'following_limit of {", ".join(blind)} is its largest velocity or more: a robot that '
+            'stands still is never found not to follow'
+        )
     measuring = {
         channel.name: channel.max_age_s
         for channel in robot.channels

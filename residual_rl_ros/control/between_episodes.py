@@ -121,6 +121,11 @@ class BetweenEpisodes(PolicyLoop):
             self._callbacks.fault(str(error))
 
     @property
+    def _commanded(self) -> bool:
+        """Whether somebody commands the robot: policy, operator, or who leads it home."""
+        return super()._commanded or self._externally_moved
+
+    @property
     def _commanding(self) -> bool:
         """Whether an operator has taken over and commands a robot that may move, and is seen."""
         may_move = not self.obstacles.any and self.controller.limiter.knows_where

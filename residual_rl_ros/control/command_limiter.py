@@ -24,7 +24,8 @@ class CommandLimiter:
     (activation, the start of an episode, a hold, a takeover, a missed control step) the robot may
     have been moved: the step is counted from its measurement. A gripper keeps its grip: it goes on
     from the last command, unless it has been opened since. A robot that measures nothing goes on
-    from the last command that was published, across episodes and activations.
+    from the last command that was published, across episodes and activations. So do increments and
+    efforts, which begin at zero: what is measured of them is another thing.
 
     Args:
         safety: last filter before the robot.
@@ -42,9 +43,12 @@ class CommandLimiter:
         self._has_grips = bool(self._grips.any())
         self._slows = bool(action.goes_to_zero.any())
         self._rest = action.hold_command
+        self._tracked = action.is_tracked
+        self._all_tracked = bool(self._tracked.all())
         self.observation: Array | None = None
         """What is observed, shape (n,), None if nobody knows."""
         self._measured: Array | None = None
+        self._before: Array | None = None  # What was measured a control step earlier.
         self._last: Array | None = None
         self._nearest: Array = np.full(action.size, np.inf)  # So near it has come since.
         self._interrupted = self._released = True
@@ -59,6 +63,7 @@ class CommandLimiter:
             observation: shape (n,); None if nobody knows.
         """
         self._follows, self.observation = False, observation
+        self._before = self._measured
         if observation is None or not self._indices.size:
             self._measured = None
             return
@@ -103,12 +108,15 @@ class CommandLimiter:
         """Where the step of the next command begins, shape (m,); None if that is not known."""
         if not (self._interrupted and self._indices.size):
             return self._last
-        last, measured = self.last_command, self._measured
-        if last is None or measured is None or not self._has_grips:
-            return measured
-        away = np.abs(self.safety.difference(last, measured))
-        grips = self._grips & (away <= self._nearest + self.safety.action.max_step)
-        return np.where(grips, last, measured)
+        last, reference = self.last_command, self._measured
+        if reference is not None and last is not None and self._has_grips:
+            away = np.abs(self.safety.difference(last, reference))
+            grips = self._grips & (away <= self._nearest + self.safety.action.max_step)
+            reference = np.where(grips, last, reference)
+        if reference is not None and not self._all_tracked:
+            rest = np.zeros(len(reference)) if self._last is None else self._last
+            reference = np.where(self._tracked, reference, rest)
+        return reference
 
     @property
     def knows_where(self) -> bool:
@@ -151,6 +159,25 @@ class CommandLimiter:
                 'robot.action.following_limit'
             )
 
+    def leap(self) -> str:
+        """Return which action the next command may not begin at, empty if there is none.
+
+        Where the next command would begin at a measurement, that must be where the one before was,
+        or within `following_limit` of it: one wrong sample inside the limits is no place to begin.
+        """
+        measured, before, action = self._measured, self._before, self.safety.action
+        if not self._interrupted or self._follows or measured is None or before is None:
+            return ''
+        far = np.abs(self.safety.difference(measured, before)) > action.following_limit
+        if not far.any():
+            return ''
+        index = int(np.argmax(far))
+        return (
+            f'{action.measured_by[index]} went from {before[index]:.4g} to {measured[index]:.4g} '
+            f'in a control step, further than following_limit {action.following_limit[index]:.4g}: '
+            'check the sensor'
+        )
+
     def lagging(self) -> Mask:
         """Return which actions are not followed by their measurements, shape (m,)."""
         last, action = self.last_command, self.safety.action
@@ -161,8 +188,7 @@ class CommandLimiter:
     def following_error(self) -> str:
         """Return which action is not followed by its measurement, empty if all are.
 
-        Positions and velocities are: what is measured of an increment or an effort is another
-        thing.
+        Of those that are tracked: see `ActionSpec.is_tracked`.
         """
         last, measured, far = self.last_command, self._measured, self.lagging()
         if last is None or measured is None or not far.any():

@@ -45,6 +45,7 @@ def start_reference(safety: SafetyFilter, measured: Array, last: Array | None) -
         measured: where the robot is, shape (m,).
         last: the last command, shape (m,); None: none.
     """
+    measured = np.where(safety.action.is_tracked, measured, 0.0)
     if last is None:
         return measured
     follows = np.abs(safety.difference(last, measured)) <= safety.action.following_limit

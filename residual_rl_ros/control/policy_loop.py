@@ -120,7 +120,7 @@ class PolicyLoop(ABC):
 
     def activate(self) -> None:
         """Start; the robot may have been moved since the last command, and what it saw is old."""
-        self.active = True
+        self.active, self.in_episode = True, False
         self.assembler.clear()
         self.controller.limiter.observe(None)
         self.controller.limiter.release()
@@ -130,11 +130,16 @@ class PolicyLoop(ABC):
         """Hold, then stop."""
         self._stopping = True
         try:
-            if self.in_episode or not self.controller.limiter.at_rest:
+            if self._commanded or not self.controller.limiter.at_rest:
                 self._send_hold(now)
                 self._come_to_rest(now)
         finally:
             self.active = self.in_episode = self._stopping = False
+
+    @property
+    def _commanded(self) -> bool:
+        """Whether somebody commands the robot."""
+        return self.in_episode
 
     def _come_to_rest(self, now: float) -> None:  # noqa: B027 - a simulator that waits is at rest.
         """Let a robot that has begun to slow down do so to the end."""

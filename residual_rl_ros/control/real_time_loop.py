@@ -190,14 +190,11 @@ class RealTimeLoop(BetweenEpisodes):
     def _tick(self, now: float) -> None:
         self._holding.step()
         self._watch_operator(now)
-        if self._ending is not None:
-            if not self._account(self._ending, now, seen=False):
-                self._command(now)
+        if self._ending is not None and self._account(self._ending, now, seen=False):
             return
+        waits = self._ending is not None  # The episode ends when the base policy has answered.
         try:
-            self._observation = self.assembler.assemble(now, self.in_episode)
-            self.controller.limiter.observe(self._observation)
-            self.controller.limiter.check_measured()
+            self._see(now)
         except ObservationError as error:
             self.controller.limiter.observe(None)
             self._do_without(now, str(error))
@@ -210,25 +207,43 @@ class RealTimeLoop(BetweenEpisodes):
             else:
                 self._do_without(now, obstacle)
             return
-        if self.in_episode:
+        if self.in_episode and not waits:
             limit = self.rules.episode_limit_s
             if limit and now - self._began >= limit:
                 self._on_feedback(now, END_EPISODE)
             if self._account(self._outcome(now), now, seen=True):
                 return
-        elif self._prepare(now):
-            return
-        elif not self.held and self._gate.may_open(now, self.assembler.oldest_stamp, self.rules):
+        elif not waits and (self._prepare(now) or not self.active):
+            return  # What was sent may have been a fault.
+        elif not waits and self._may_begin(now):
             self._gate.open()
             self._externally_moved, self._began = False, now
             self._begin_episode(self._observation, now)
-        else:
+        elif not waits:
             self._idle(now)
             return
         if self.held or (self._takeover_active and self._takeover is None):
             self._pause(now, '')  # An operator holds, or took over and does not command (yet).
         elif not self._too_far(now):
             self._command(now)
+
+    def _see(self, now: float) -> None:
+        """Take in the newest observation.
+
+        Raises:
+            ObservationError: it is stale or incomplete, or no robot is measured so.
+        """
+        limiter = self.controller.limiter
+        self._observation = self.assembler.assemble(now, self.in_episode)
+        limiter.observe(self._observation)
+        limiter.check_measured()
+        if (self.in_episode or self._externally_moved) and (leap := limiter.leap()):
+            raise ObservationError(leap)
+
+    def _may_begin(self, now: float) -> bool:
+        """Return whether an episode may begin with this control step."""
+        limiter, seen = self.controller.limiter, self.assembler.oldest_stamp
+        return not (self.held or limiter.leap()) and self._gate.may_open(now, seen, self.rules)
 
     def _do_without(self, now: float, reason: str) -> None:
         """Go on without an observation, or without moving; an end that was marked meanwhile counts.

@@ -109,7 +109,8 @@ class OrientationLimit:
             return end
         if not self._shortest:
             way = self._nearest(end, begin) - begin
-            return begin + way * min(self.max_angle / float(np.linalg.norm(way)), 1.0)
+            length = float(np.linalg.norm(way))
+            return begin + way * min(self.max_angle / length, 1.0) if length else begin
         part = [each * self.max_angle / angle for each in turn]
         reached = _product(_from_vector(part), start)
         if self._is_quaternion:

@@ -61,7 +61,7 @@ class TrajectoryHorizon:
                 is behind; a gripper that rests where it is measured lets go.
         """
         before, self._before = self._before, command
-        if holding:
+        if holding or self._controller.hold_reason:
             return Trajectory(command[None], np.zeros((1, command.size)))
         step = self._controller.commanded()
         if step is None or step.source is Source.TAKEOVER:

@@ -20,6 +20,7 @@ from residual_rl_ros.robot.action_spec import (
     INCREMENTS,
     POSITIONS,
     RATES,
+    STANDS_STILL,
     START_PERIODS,
     START_S,
     ActionSpec,
@@ -130,8 +131,12 @@ class ActionSection:
                 keys = self._limited(keys, units, command, period_s, UrdfModel(urdf).limits())
         velocity = np.array(keys.max_velocity)
         following = velocity * max(FOLLOWING_S, FOLLOWING_PERIODS * period_s)
-        if not set(units) <= set(POSITIONS):
-            following *= 2.0  # Of a velocity: a wheel slips, odometry is filtered.
+        if units:
+            # Of a velocity: a wheel slips, odometry is filtered; but one that stands still lags.
+            fastest = np.maximum(np.abs(keys.lower), np.abs(keys.upper))
+            moves_on = ~np.isin(units, POSITIONS)
+            most = np.minimum(2.0 * following, STANDS_STILL * fastest)
+            following = np.where(moves_on, most, following)
         start = velocity * max(START_S, START_PERIODS * period_s)
         holds = tuple(command.holds)
         return ActionSpec(

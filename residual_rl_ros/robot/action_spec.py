@@ -137,6 +137,8 @@ UNITS = (*POSITIONS, *RATES, *EFFORTS, '1')
 FOLLOWING_S, FOLLOWING_PERIODS = 0.25, 5
 """A command may be so far ahead of its measurement, at the largest velocity: servos lag. The larger
 of seconds and control periods counts; a specification, which knows no seconds, has the latter."""
+STANDS_STILL = 0.75
+"""A robot that is told this share of its largest velocity, and stands still, does not follow."""
 START_S, START_PERIODS = 1.0, 20
 """An episode's first command may be so far away, likewise."""
 MAX_LIMIT = 1e6
@@ -168,9 +170,8 @@ class ActionSpec:
     units: tuple[str, ...] = ()
     """Unit of each action (m), from `UNITS`; empty if they are not given: then positions."""
     hold: str | tuple[str, ...] = ''
-    """How the robot holds: by its `last` command again, by `zero`, or `mixed`, each action by its
-    unit. Empty follows from the units: positions repeat, everything else goes to zero. On the way
-    in also one for each action."""
+    """How the robot holds: by its `last` command again or by `zero`; or one of these for each
+    action. Empty follows from the units: positions repeat, everything else goes to zero."""
     following_limit: Array = field(default_factory=lambda: np.zeros(0))
     """Largest distance between a command and its measurement while the robot moves, and of a
     measurement from the limits, shape (m,); empty: `FOLLOWING_PERIODS` largest steps. Infinite for
@@ -229,12 +230,10 @@ class ActionSpec:
                     f'action {label} is {value[large][0]:g}, expected at most {MAX_LIMIT:g}'
                 )
             object.__setattr__(self, label, value)
-        for index, unit in enumerate(self.units):
-            # A velocity starts at rest; increments and efforts are not what is measured.
-            if unit in RATES or unit in EFFORTS:
-                self.start_limit[index] = np.inf
-            if unit in INCREMENTS or unit in EFFORTS:
-                self.following_limit[index] = np.inf
+        # A velocity starts at rest.
+        moves_on = [unit in RATES or unit in EFFORTS for unit in self.units]
+        self.start_limit[np.flatnonzero(moves_on)] = np.inf
+        self.following_limit[~self.is_tracked] = np.inf
         for index, name in enumerate(self.names):
             low, high = self.lower[index], self.upper[index]
             if not low < high:
@@ -337,7 +336,7 @@ class ActionSpec:
             if unit not in UNITS:
                 raise ConfigError(f'action unit is {unit!r}, expected one of {UNITS}')
         holds = (self.hold,) * self.size if isinstance(self.hold, str) else self.hold
-        if len(holds) != self.size or not set(holds) <= {'', 'last', 'zero', 'mixed'}:
+        if len(holds) != self.size or not set(holds) <= {'', 'last', 'zero'}:
             raise ConfigError(f'hold is {self.hold!r}, expected last, zero or nothing')
         goes_to_zero = np.zeros(self.size, dtype=bool)
         for index, (unit, hold) in enumerate(zip(self.units, holds, strict=False)):
@@ -362,8 +361,8 @@ class ActionSpec:
             raise ConfigError(
                 'hold zero would move a robot whose actions have no units: set units, or hold last'
             )
-        summary = 'zero' if goes_to_zero.all() else 'mixed' if goes_to_zero.any() else 'last'
-        object.__setattr__(self, 'hold', summary)
+        each = tuple('zero' if zero else 'last' for zero in goes_to_zero)
+        object.__setattr__(self, 'hold', each if len({*each}) > 1 else each[0])
         object.__setattr__(self, 'goes_to_zero', goes_to_zero)
         for label, arm in self._arms():
             of_joints = zip(arm, self.units, strict=False)
@@ -379,6 +378,16 @@ class ActionSpec:
             yield 'workspace', self.workspace.joints
         if self.self_collision is not None:
             yield 'self_collision', self.self_collision.urdf.joints
+
+    @property
+    def is_tracked(self) -> Mask:
+        """Whether the robot brings what is measured to what is commanded, shape (m,).
+
+        It does with positions and velocities. What is measured of an increment or an effort is
+        another thing, whatever its unit.
+        """
+        untracked = (*INCREMENTS, *EFFORTS)
+        return np.array([unit not in untracked for unit in self.units or ('1',) * self.size])
 
     @property
     def moves_arm(self) -> Mask:

@@ -10,6 +10,7 @@ from residual_rl_ros.robot.action_spec import (
     FOLLOWING_PERIODS,
     FOLLOWING_S,
     KINDS,
+    STANDS_STILL,
     START_PERIODS,
     START_S,
     UNITS,
@@ -207,7 +208,8 @@ class ActionKeys(AnyActionKeys):
     following_limit: tuple[float, ...] = parameter(
         (),
         'largest distance between command and measurement while the robot moves; default: '
-        f'max_velocity x the larger of {FOLLOWING_S:g} s and {FOLLOWING_PERIODS} control periods',
+        f'max_velocity x the larger of {FOLLOWING_S:g} s and {FOLLOWING_PERIODS} control periods; '
+        f'of a velocity twice that, and at most {STANDS_STILL:g} of the largest one',
     )
     start_limit: tuple[float, ...] = parameter(
         (),

@@ -300,7 +300,9 @@ class ReplayBuffer:
     def _rewards(self) -> npt.NDArray[np.float32]:
         return self._table[: self._size, self._columns['reward'].start]
 
-    def returns(self, gamma: float, offset: float, rest: float) -> npt.NDArray[np.float32]:
+    def returns(
+        self, gamma: float, offset: float, rest: float, unaided: bool = False
+    ) -> npt.NDArray[np.float32]:
         """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
 
         Args:
@@ -308,7 +310,10 @@ class ReplayBuffer:
             offset: added to a reward.
             rest: what is worth what comes after a row whose episode goes on unseen (a truncation, a
                 gap, the newest rows): `lowest_value`, `failure_value`, or NaN.
+            unaided: end episodes, unseen, where an operator takes over: what he earns is no return
+                of the policy. NaN in rows that are his.
         """
+        operated = unaided & (self._source == Source.TAKEOVER)
         rewards = self._rewards + offset
         goes_on = self._table[:, self._columns['goes_on'].start]
         result = np.full(self._size, -np.inf, dtype=np.float32)
@@ -316,11 +321,13 @@ class ReplayBuffer:
         for age in range(self._size):
             row = (newest - age) % self.capacity
             following = self._following[row]
-            if not goes_on[row]:
+            if operated[row]:
+                result[row] = np.nan
+            elif not goes_on[row]:
                 result[row] = rewards[row]
             else:
-                after = rest if following == NONE else result[following]
-                result[row] = rewards[row] + gamma * after
+                unseen = following == NONE or operated[following]
+                result[row] = rewards[row] + gamma * (rest if unseen else result[following])
         return result
 
     def keep_newest(self, count: int) -> None:

@@ -31,6 +31,7 @@ from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
+from residual_rl_ros.transitions.transition import Source
 
 LAYOUT = make_layout()
 PRESETS = residual_presets()
@@ -417,6 +418,21 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
     found = replay.returns(0.5, -1.0, rest=np.nan)
     assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
     assert np.isnan(found[3:]).all()
+
+
+def test_what_an_operator_earns_is_no_return_of_the_policy() -> None:
+    replay, k = ReplayBuffer(LAYOUT, 10), LAYOUT.decision_steps
+    sources = [Source.BASE, Source.RESIDUAL, Source.TAKEOVER, Source.BASE]
+    for step, source in enumerate(sources):
+        ends = step == 3
+        add = {'step': k * step, 'source': source, 'reward': float(ends), 'terminated': ends}
+        replay.add(make_transition(LAYOUT, **add))
+    assert replay.returns(0.5, -1.0, rest=-2.0).tolist() == [-1.75, -1.5, -1.0, 0.0]
+    unaided = replay.returns(0.5, -1.0, rest=-4.0, unaided=True)
+    # Where he took over, the policy is taken to have failed.
+    assert unaided.tolist()[:2] == [-1.0 + 0.5 * (-1.0 + 0.5 * -4.0), -1.0 + 0.5 * -4.0]
+    assert np.isnan(unaided[2])
+    assert unaided[3] == 0.0  # The policy succeeds, from where he has brought the robot.
 
 
 def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from residual_rl_ros.control.policy_loop import Answer
 from residual_rl_ros.control.preparation import KEPT, CommandHook, Preparation, ResetHook
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.errors import CommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
 
@@ -163,6 +165,24 @@ def test_a_robot_that_was_moved_away_by_hand_goes_home_again() -> None:
     arm.tick()
     assert arm.loop.preparation.homing
     arm.until(lambda: arm.loop.in_episode)
+
+
+def test_a_fault_between_episodes_begins_none() -> None:
+    arm = Arm()
+    arm.loop.set_takeover(True)
+    arm.loop.receive_takeover(AWAY)
+    arm.tick(3)
+    arm.loop.request_start()
+    fail = Mock(side_effect=CommandError('the codec of my_msgs/msg/Command failed'))
+    with patch.object(arm.callbacks, 'send_command', fail):
+        arm.tick()
+    assert arm.callbacks.faults == ['the codec of my_msgs/msg/Command failed']
+    arm.loop.set_takeover(False)
+    arm.loop.activate()
+    assert not arm.loop.in_episode
+    sent = len(arm.callbacks.commands)
+    arm.tick(10)
+    assert len(arm.callbacks.commands) == sent
 
 
 @pytest.mark.parametrize('who', ['hold', 'takeover', 'stop input'])

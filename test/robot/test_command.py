@@ -140,7 +140,7 @@ def test_commands_that_differ_say_their_units() -> None:
         robot(command__arm=twist, action__units=None)
     spec = robot(command__arm=twist, action__units=['m/s', 'm', 'rad/s']).action
     assert spec.goes_to_zero.tolist() == [True, False, True]
-    assert spec.hold == 'mixed'
+    assert spec.hold == ('zero', 'last', 'zero')
     force = twist | {'type': WRENCH, 'fields': ['force.x', 'torque.z'], 'frame_id': 'tool'}
     with pytest.raises(ConfigError, match=r"units is \['m/s', 'rad/s'\] for 'arm'"):
         robot(command__arm=force, action__units=['m/s', 'm', 'rad/s'])

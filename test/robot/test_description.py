@@ -303,7 +303,7 @@ def with_hold(hold: object, action: dict[str, Any], command: dict[str, Any]) -> 
         (MISSING, {}, TWIST_COMMAND, 'zero'),
         (MISSING, VELOCITIES, DESCRIPTION['command'], 'zero'),
         (MISSING, {'units': ['N', 'N m']}, DESCRIPTION['command'], 'zero'),
-        (MISSING, {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], 'mixed'),
+        (MISSING, {'units': ['rad', 'rad/s']}, DESCRIPTION['command'], ('last', 'zero')),
         ('last', {'units': ['1', 'rad']}, DESCRIPTION['command'], 'last'),
         ('zero', {'units': ['1', '1']}, DESCRIPTION['command'], 'zero'),
         ('zero', VELOCITIES, DESCRIPTION['command'], 'zero'),

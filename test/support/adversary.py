@@ -72,6 +72,8 @@ class Judge:
         self.spec = spec
         self.boxed = boxed
         self.slows = np.array([unit not in ('m', 'rad') for unit in spec.units or ('rad',) * 2])
+        self.pushes = spec.units == KINDS['effort']
+        """An effort is measured, and says nothing of where the next may begin."""
         self.last: np.ndarray | None = None
         self.paused = True
         """Something was between the last command and the next, so that the robot may have moved."""
@@ -117,8 +119,11 @@ class Judge:
 
     def _judge_step(self, command: np.ndarray, measured: np.ndarray | None, holds: bool) -> None:
         """Fail if a command is too far from where its step may begin."""
-        begins = [] if self.paused and self.spec.measured_by else [self.last]
-        if self.spec.measured_by and (self.paused or self.perhaps) and measured is not None:
+        measures = bool(self.spec.measured_by) and not self.pushes
+        begins = [] if self.paused and measures else [self.last]
+        if self.pushes and self.spec.measured_by and self.last is None:
+            begins = [np.zeros(2)]
+        if measures and (self.paused or self.perhaps) and measured is not None:
             begins.append(measured)
         problems = [self._problem(command, begin) for begin in begins] or ['from nowhere']
         assert holds or '' in problems, '; '.join(problems)
@@ -192,6 +197,7 @@ class Day:
         begin = self.spec.upper if self.kind == APART else np.zeros(2)
         self.position = np.clip(begin, self.spec.lower, self.spec.upper)
         self.measured: np.ndarray | None = None
+        self.before: np.ndarray | None = None
         self.sequence = self.commands = 0
         self.episode = -1
         self.ticked = self.stopping = False
@@ -313,6 +319,7 @@ class Day:
         loop, judge = self.loop, self.judge
         if not loop.active:
             return
+        self.before = self.measured
         try:
             seen = loop.assembler.assemble(self.now)
             self.measured = seen[:2]
@@ -348,6 +355,11 @@ class Day:
         goes_on = not (judge.paused or judge.perhaps) and last is not None and loop.in_episode
         if goes_on and (np.abs(last - measured) > spec.following_limit).any():
             return 'it does not follow'
+        leaps = self.before is not None and judge.paused and loop.in_episode
+        if leaps and last is not None and not judge.pushes:
+            apart = np.abs(measured - self.before) > spec.following_limit
+            away = np.linalg.norm(measured - last) > spec.following_limit.min()
+            return f'{measured} came after {self.before}' if apart.any() and away else ''
         return ''
 
     def happen(self) -> None:

@@ -134,6 +134,7 @@ class CommandOutputs:
         stamp: float,
         holding: bool = False,
         trajectory: Trajectory | None = None,
+        waiting: bool = False,
     ) -> None:
         """Send each command its part.
 
@@ -142,12 +143,14 @@ class CommandOutputs:
             stamp: the observation that it answers in lockstep, otherwise now [s].
             holding: the robot holds: every topic is told so at once, and goals are cancelled.
             trajectory: from the vector on, for trajectories of several points.
+            waiting: it holds for its base policy: every topic is told so at once, and goals go on.
 
         Raises:
             CommandError: the codec of a topic's type failed; all others have been sent theirs.
         """
-        step = 0 if holding or self._lockstep else self._step
-        self._step = 0 if holding else step + 1
+        at_once = holding or waiting
+        step = 0 if at_once or self._lockstep else self._step
+        self._step = 0 if at_once else step + 1
         calls: list[Callable[[], object]] = [
             partial(topic.send, vector, stamp, trajectory)
             for topic in self._topics

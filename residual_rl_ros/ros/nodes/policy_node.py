@@ -357,7 +357,8 @@ class PolicyNode(ManagedNode):
     def send_command(self, command: Array, stamp: float, holding: bool = False) -> None:
         """Publish a command."""
         trajectory = None if self._horizon is None else self._horizon.of(command, holding)
-        self._outputs.send(command, stamp, holding, trajectory)
+        waiting = bool(self.controller.hold_reason)
+        self._outputs.send(command, stamp, holding, trajectory, waiting)
         loop = self._loop
         going_home = isinstance(loop, RealTimeLoop) and loop.preparation.homing
         self._shown.note(command, stamp, holding, going_home)

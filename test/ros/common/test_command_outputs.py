@@ -70,7 +70,8 @@ def test_a_slower_command_is_sent_less_often_and_at_once_when_the_robot_holds() 
     assert [message.data for message in node.sent['lamp']] == [0.0, 30.0]
     outputs.send(np.array([0.0, 50.0]), 0.1, holding=True)
     outputs.send(np.array([0.0, 60.0]), 0.12)
-    assert [message.data for message in node.sent['lamp'][2:]] == [50.0, 60.0]
+    outputs.send(np.array([0.0, 70.0]), 0.14, waiting=True)
+    assert [message.data for message in node.sent['lamp'][2:]] == [50.0, 60.0, 70.0]
 
 
 @pytest.mark.parametrize(
