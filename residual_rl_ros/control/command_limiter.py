@@ -48,7 +48,8 @@ class CommandLimiter:
         self.observation: Array | None = None
         """What is observed, shape (n,), None if nobody knows."""
         self._measured: Array | None = None
-        self._before: Array | None = None  # What was measured a control step earlier.
+        self._sample: Array | None = None  # The newest, believed or not, and the one before.
+        self._before: Array | None = None
         self._last: Array | None = None
         self._nearest: Array = np.full(action.size, np.inf)  # So near it has come since.
         self._interrupted = self._released = True
@@ -63,17 +64,26 @@ class CommandLimiter:
             observation: shape (n,); None if nobody knows.
         """
         self._follows, self.observation = False, observation
-        self._before = self._measured
         if observation is None or not self._indices.size:
             self._measured = None
             return
         self._measured = observation[self._indices]
+        self._before, self._sample = self._sample, self._measured
         if not self._released and self._last is not None:
             distance = self.safety.difference(self._last, self._measured)
             # Then each action follows, and is inside of the limits as far as it must be.
             self._follows = bool(distance.dot(distance) < self._near)
             if self._has_grips:
                 self._nearest = np.minimum(self._nearest, np.abs(distance))
+
+    def begin(self) -> None:
+        """Say that commands begin: what was measured so far is old, and nobody commands the robot.
+
+        The robot may have been moved since the last command.
+        """
+        self.observe(None)
+        self._before = self._sample = None
+        self.release()
 
     def interrupt(self) -> None:
         """Say that the robot may be moved before the next command."""

@@ -122,8 +122,7 @@ class PolicyLoop(ABC):
         """Start; the robot may have been moved since the last command, and what it saw is old."""
         self.active, self.in_episode = True, False
         self.assembler.clear()
-        self.controller.limiter.observe(None)
-        self.controller.limiter.release()
+        self.controller.limiter.begin()
         self._blend.restart()
 
     def deactivate(self, now: float) -> None:

@@ -319,7 +319,8 @@ class Day:
         loop, judge = self.loop, self.judge
         if not loop.active:
             return
-        self.before = self.measured
+        if self.measured is not None:
+            self.before = self.measured
         try:
             seen = loop.assembler.assemble(self.now)
             self.measured = seen[:2]
@@ -402,6 +403,7 @@ class Day:
             self.position, self.moves = rng.uniform(self.spec.lower, self.spec.upper), True
         if not loop.active and rng.random() < 0.3:
             loop.activate()
+            self.before = None
             self.judge.paused = True
 
     def send_weights(self) -> None:
