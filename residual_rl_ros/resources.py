@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +20,17 @@ PACKAGE = 'residual_rl_ros'
 PREFIX_DEPTH = 4
 """Folders between a module of an installed package and the prefix, at most."""
 RecordT = TypeVar('RecordT')
+
+
+@contextmanager
+def current_folder() -> Iterator[None]:
+    """Let modules of the current folder be imported, as `python -m` does."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _share_directories() -> Iterator[Path]:

@@ -74,6 +74,7 @@ DIAGNOSTICS = {
         'sequence': 'sequence of the actor in use, -1 before the first',
         'residual_on': 'decisions take a residual: an actor is there and allowed, and the switch '
         'is on',
+        'in_episode': 'an episode is in progress; else it waits for `~/start_episode` (real time)',
         'residual_switch': "the operator's switch (`~/set_residual`)",
         'takeover': 'an operator has the robot',
         'add_on': 'what the robot is asked for beside its task, as YAML',

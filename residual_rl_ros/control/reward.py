@@ -18,6 +18,7 @@ from residual_rl_ros.control.feedback import MARK_SUCCESS, StepFeedback
 from residual_rl_ros.errors import FormatError, RewardError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.numerics import flag, scalar
+from residual_rl_ros.resources import current_folder
 from residual_rl_ros.robot.onnx_session import open_session, run_session
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success
 
@@ -95,7 +96,9 @@ class SuccessClassifier:
 
 
 def load_function(target: str, observation_names: Sequence[str]) -> RewardSource:
-    """Return a reward source that a Python package provides.
+    """Return a reward source that a Python package, or a module of the current folder, provides.
+
+    An end of the episode is reported once: the function must not report one before the next.
 
     Args:
         target: `package.module:factory`; the factory takes the observation names and returns the
@@ -107,7 +110,8 @@ def load_function(target: str, observation_names: Sequence[str]) -> RewardSource
     """
     module, _, name = target.partition(':')
     try:
-        factory = getattr(importlib.import_module(module), name)
+        with current_folder():
+            factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise RewardError(
             f'reward function {target!r}: {error}; expected package.module:factory'
@@ -122,13 +126,16 @@ def load_function(target: str, observation_names: Sequence[str]) -> RewardSource
     if not callable(source):
         raise RewardError(f'reward function {target!r} returned {source!r}, nothing to call')
 
+    ended = False
+
     def checked(observation: Array) -> StepFeedback | None:
+        nonlocal ended
         answer = source(observation)
-        if answer is None:
-            return None
-        if not isinstance(answer, StepFeedback):
+        if answer is not None and not isinstance(answer, StepFeedback):
             raise RewardError(f'{target} returned {answer!r}, expected a StepFeedback or None')
-        return _sound(target, answer)
+        sound = None if answer is None else _sound(target, answer)
+        again, ended = ended, sound is not None and sound.done
+        return None if again and ended else sound
 
     return checked
 

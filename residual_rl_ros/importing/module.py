@@ -21,10 +21,7 @@ The metadata are the keys of docs/reference/onnx_contract.md, and optionally `ob
 from __future__ import annotations
 
 import importlib
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,6 +39,7 @@ from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError, ResidualRLError, shown
 from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput
+from residual_rl_ros.resources import current_folder
 from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.image_encoder import FEATURES
 
@@ -153,7 +151,7 @@ def _call(name: str) -> Any:
             f'module is {name!r}, expected package.module:factory, such as my_policy:make'
         )
     try:
-        with _current_folder():
+        with current_folder():
             factory = getattr(importlib.import_module(package), attribute, None)
             if not callable(factory):
                 raise PolicyImportError(f'{package} has no function {attribute!r}')
@@ -162,14 +160,3 @@ def _call(name: str) -> Any:
         if isinstance(error, ResidualRLError):
             raise
         raise PolicyImportError(f'{name} failed: {type(error).__name__}: {error}') from error
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    """Let modules of the current folder be imported, as `python -m` does."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)

@@ -54,8 +54,8 @@ def prepare_output(out: Path, resume: bool = False) -> None:
     # What an interrupted save left behind is no run.
     if (out / SUMMARY).exists() or checkpoint_exists(out / CHECKPOINTS / 'latest'):
         raise OutputError(
-            f'output folder {str(out)!r} already holds a run; choose another with --out or '
-            'remove it'
+            f'output folder {str(out)!r} already holds a run; go on with it where the command '
+            'takes --resume, choose another with --out, or remove it'
         )
 
 

@@ -137,6 +137,11 @@ class _Training:
         layout = self._controller.layout
         say(console, self._controller.bound.words(layout.action_names, layout.decision_steps))
         made.callback(self._controller.queue.close)
+        if options.resume and not checkpoint_exists(options.output_dir / CHECKPOINTS / 'latest'):
+            raise OutputError(
+                f'output folder {str(options.output_dir)!r} holds no checkpoint to resume; correct '
+                '--out, or leave out --resume'
+            )
         prepare_output(options.output_dir, options.resume)
         self._checkpoints = CheckpointFolder(options.output_dir / CHECKPOINTS)
         made.callback(self._checkpoints.close)

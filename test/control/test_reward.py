@@ -54,6 +54,26 @@ def test_a_probability_that_is_none_is_refused(tmp_path: Path) -> None:
         classifier(np.array([np.nan, 0.0, 0.0]))
 
 
+def test_an_end_that_a_function_repeats_is_said_once(module: Any) -> None:
+    answers = [None, MARK_SUCCESS, MARK_SUCCESS, None, MARK_SUCCESS]
+    said = iter(answers)
+    module.make = lambda names: lambda observation: next(said)
+    source = load_function('my_rewards:make', OBSERVATIONS)
+    found = [source(np.zeros(3)) for _ in answers]
+    assert found == [None, MARK_SUCCESS, None, None, MARK_SUCCESS]
+
+
+def test_a_function_of_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'def make(names):\n    return lambda observation: None\n'
+    (tmp_path / 'rewards_of_this_folder.py').write_text(text)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    assert load_function('rewards_of_this_folder:make', OBSERVATIONS)(np.zeros(3)) is None
+    assert sys.path == path
+
+
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     made = ModuleType('my_rewards')

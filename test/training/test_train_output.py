@@ -64,6 +64,13 @@ def test_what_is_in_the_way_of_a_run_is_named_before_it_begins(tmp_path: Path) -
         run_training(replace(options(tmp_path), resume=True), quiet)
 
 
+def test_a_folder_with_nothing_to_resume_is_refused_and_not_made(tmp_path: Path) -> None:
+    mistyped = replace(options(tmp_path / 'none'), resume=True)
+    with pytest.raises(OutputError, match='holds no checkpoint to resume; correct --out'):
+        run_training(mistyped, Console(quiet=True))
+    assert not (tmp_path / 'none').exists()
+
+
 def test_an_add_on_that_the_preset_does_not_learn_is_said_to_be_measured_alone(
     tmp_path: Path,
 ) -> None:

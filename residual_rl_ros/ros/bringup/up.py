@@ -44,8 +44,8 @@ SHOWN = {
         *('active', 'episode', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover'),
         *(
             'residual_on',
+            'residual_switch',
             'epoch',
-            'sequence',
             'transitions',
             'holds',
             'overruns',
@@ -66,7 +66,7 @@ SHOWN = {
 TOLD = {
     'policy_node': (
         *('active', 'stops', 'waits_to_start', 'preparing', 'held', 'takeover', 'residual_on'),
-        'epoch',
+        *('residual_switch', 'epoch'),
     ),
     'takeover_node': ('takeover_state',),
     'learner_node': ('phase', 'paused', 'rollbacks'),

@@ -211,6 +211,8 @@ class RobotView:
             return 'WAITS TO START'
         if preparing := self.value(self.policy, 'preparing'):
             return preparing.partition(':')[0].upper()
+        if self.switch(self.policy, 'in_episode') is False:
+            return 'READY, NO EPISODE'
         return 'RUNNING' if self.switch(self.policy, 'residual_on') else 'RUNNING, BASE ALONE'
 
     def motion(self) -> Motion | None:

@@ -14,8 +14,16 @@ POLICY_CONCERNS = (
     Concern(
         'motion',
         (
-            *('active', 'episode', 'held', 'stops', 'waits_to_start', 'refused_starts'),
-            *('preparing', 'ticks', 'holds', 'overruns', 'missed_periods', 'clamped'),
+            *('active', 'episode', 'in_episode', 'held', 'stops', 'waits_to_start'),
+            *(
+                'refused_starts',
+                'preparing',
+                'ticks',
+                'holds',
+                'overruns',
+                'missed_periods',
+                'clamped',
+            ),
             *('slew_limited', 'workspace_limited', 'self_collision_limited', 'robot_minutes'),
             *('*_goals', '*_goals_refused', '*_goals_unsent'),
             *('account_*', 'command_*', 'reaction_*', 'tick_*'),
@@ -105,6 +113,7 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
     }
     if isinstance(loop, RealTimeLoop):
         values['held'] = loop.held
+        values['in_episode'] = loop.in_episode
         values['stops'] = '; '.join(loop.obstacles.stops.values())
         values['waits_to_start'] = loop.waits_to_start
         values['preparing'] = loop.preparation.doing

@@ -115,6 +115,7 @@ def test_a_node_that_falls_silent_is_dead_whatever_it_said_last(
         ({'waits_to_start': 'True'}, b'\0', 'WAITS TO START'),
         ({'preparing': 'reset failed: the belt'}, b'\1', 'RESET FAILED'),
         ({'residual_on': 'False'}, b'\0', 'RUNNING, BASE ALONE'),
+        ({'in_episode': 'False'}, b'\0', 'READY, NO EPISODE'),
     ],
 )
 def test_the_state_is_what_matters_most(
