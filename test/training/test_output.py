@@ -16,7 +16,7 @@ from residual_rl_ros.training.run_folder import prepare_output, write_text
 @pytest.mark.parametrize('left', ['checkpoints/latest', 'checkpoints/latest.old', 'summary.json'])
 def test_a_folder_with_a_run_is_refused(tmp_path: Path, left: str) -> None:
     (tmp_path / left).mkdir(parents=True)
-    with pytest.raises(OutputError, match='already holds a run; go on .* --resume'):
+    with pytest.raises(OutputError, match=r'already holds a run; go on .* --resume'):
         prepare_output(tmp_path)
 
 
