@@ -129,9 +129,9 @@ class ActorCritic(TrainingState, ABC):
         if not len(known):
             self.remark = (
                 f'anchor_updates is {self.config.anchor_updates}, but all {len(returns)} decisions '
-                'of the warm-up are of episodes that a time limit ended, and their rewards are not '
-                '0 and 1: no return is known, and the critics start without an anchor; let success '
-                'and failure end episodes, or set anchor_updates to 0'
+                'of the warm-up are of episodes that a time limit ended, or an operator, and their '
+                'rewards are not 0 and 1: no return is known, and the critics start without an '
+                'anchor; let success and failure end episodes, or set anchor_updates to 0'
             )
             return metrics
         returns = returns.to(self.device)
