@@ -41,6 +41,8 @@ POINTS = 0.1
 """Success that makes a way worth its while."""
 FEWEST_FAILURES = 0.05
 """A base that fails less often has nothing to gain."""
+FEW_STARTS = 50
+"""With fewer, resamples agree although the next starts would not."""
 RULE = (
     f'choosing pays if the best of k noises adds {100 * POINTS:.0f} points to pass@1, or at least '
     f'half of what is missing; a residual pays if k noises leave {100 * POINTS:.0f} points, or at '
@@ -204,6 +206,8 @@ class Diagnosis:
                 f'spread of the noise in bounds of the residual: {noise}',
             ]
         same = f'{self.agreement:.0%} of {len(study.resampled)} resamples of the starts agree'
+        if study.starts < FEW_STARTS:
+            same += f', which says little: of {study.starts} starts all may be alike; give more'
         return [*lines, f'verdict: {self.verdict} ({same})', f'why: {self.reason}', f'rule: {RULE}']
 
     def summary(self) -> dict[str, Any]:

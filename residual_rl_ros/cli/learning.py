@@ -273,7 +273,9 @@ def _evaluate(
     )
     config = loaded
     if isinstance(policy, bytes):
-        _, actor = decode_weights(policy)
+        header, actor = decode_weights(policy)
+        if not header.exploration.residual_probability:
+            say(errors, 'the run ended in its warm-up: the residual is off, and both are the base')
         config = loaded.resolve().trained_as(actor.architecture.layout).config
     played: dict[bool, dict[int, Episode]] = {False: {}, True: {}}
     rng = np.random.default_rng(order_seed)

@@ -176,6 +176,15 @@ def test_a_dimension_without_residual_is_said_to_have_none() -> None:
     assert found.summary()['spread']['a']['in_bounds']['value'] == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(('starts', 'few'), [(4, True), (60, False)])
+def test_a_verdict_of_few_starts_is_said_to_say_little(starts: int, few: bool) -> None:
+    bound = controller_of(Fake(by_noise), 1).bound
+    outcomes = np.ones((starts, 2), dtype=bool)
+    found = diagnose(outcomes, None, 'ab', bound, np.random.default_rng(0))
+    (line,) = (line for line in found.lines() if line.startswith('verdict'))
+    assert (f'says little: of {starts} starts' in line) is few
+
+
 def test_measuring_changes_nothing_of_an_episode_and_each_noise_is_another() -> None:
     policy, env = Fake(lambda hard, noise: noise), Doors()
     plain, measuring = controller_of(policy, 1), controller_of(policy, 8)

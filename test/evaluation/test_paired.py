@@ -23,6 +23,7 @@ from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.paired import evaluate_blind
+from residual_rl_ros.residual_policy.robot_policy import RESIDUAL, WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 
@@ -63,12 +64,31 @@ def test_the_order_is_blind_and_every_seed_meets_both_policies(
     assert 15 < first_half < 35
 
 
-def zero_actor(config: RunConfig, path: Path) -> None:
+def zero_actor(config: RunConfig, path: Path, exploration: Exploration = RESIDUAL) -> None:
     """Write an actor without effect, for what a configuration makes."""
     controller = config.resolve().evaluation_controller(None)
     actor = make_actor(controller.layout, exploration_std=0.1)  # Its heads start at zero.
     controller.queue.close()
-    path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1)))
+    path.write_bytes(encode_weights(actor.to_numpy(), WeightsHeader(1, 1, exploration)))
+
+
+@pytest.mark.parametrize('exploration', [WARM_UP, RESIDUAL], ids=['warm-up', 'online'])
+def test_an_actor_that_is_not_used_yet_is_said_to_be_none(
+    exploration: Exploration,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    zero_actor(load_run('peg_insert'), tmp_path / 'actor.safetensors', exploration)
+
+    def play_none(config: RunConfig, seeds: range, message: bytes, rng: object) -> list[Any]:
+        return [(on, Episode(seed, on, 1, 0.0)) for on in (False, True) for seed in seeds]
+
+    monkeypatch.setattr(paired, 'evaluate_blind', play_none)
+    command = ('evaluate', str(tmp_path), '--task', 'peg_insert', '--episodes', '2')
+    assert run_command(*command, monkeypatch=monkeypatch) == 0
+    said = 'the run ended in its warm-up: the residual is off' in capsys.readouterr().err
+    assert said is (exploration is WARM_UP)
 
 
 @pytest.mark.parametrize(
