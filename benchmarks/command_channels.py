@@ -35,6 +35,7 @@ from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Float64, Float64MultiArray
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.policy_loop import LoopParts
@@ -99,7 +100,7 @@ class Bench(ManagedNode):
         described = {**robot, 'command': several(CONTROLLER_HZ)}
         self._robots = [RobotConfig.from_mapping(each) for each in (robot, described)]
         policy = OnnxBasePolicy(write_base_policy(folder / 'base.onnx', RATE_HZ))
-        config = ControllerConfig(1, (RESIDUAL_SCALE,), 4, explore=True, lockstep=False)
+        config = ControllerConfig(1, (RESIDUAL_SCALE,), Splicing(4), explore=True, lockstep=False)
         self._controller = config.build(policy, self._robots[0].action)
         actor = make_actor((256, 256)).to_numpy()
         self._controller.mailbox.submit(encode_weights(actor, WeightsHeader(1, 0, Exploration())))

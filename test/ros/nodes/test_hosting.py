@@ -61,7 +61,12 @@ def test_a_task_runs_over_ros_from_its_generated_description(
         'policy_node',
         True,
         (robot_file,),
-        {'base_policy': str(model), 'lockstep': True, 'wait_for_actor': False},
+        {
+            'base_policy': str(model),
+            'decision_steps': 1,
+            'lockstep': True,
+            'wait_for_actor': False,
+        },
     )
     simulator = NodeSpec(
         'mujoco_sim_node', False, (robot_file,), {'task': task, 'control_steps': 250}
