@@ -175,6 +175,8 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(robot: Running) -> No
     YAML that opens a thousand brackets costs the learner, though not the robot, most of a second.
     """
     monitor, bringup, bystander = robot.monitor, robot.bringup, robot.bystander
+    # A learner that has just started ends where another publishes actors already.
+    wait_for(lambda: count(monitor, 'learner_node', 'updates') > 20, LIMIT_S, 'learning')
     create = bystander.node.create_publisher
     weights = create(UInt8MultiArray, '/learner_node/actor', qos.LATCHED)
     transitions = create(Float64MultiArray, '/policy_node/transitions', qos.TRANSITIONS)
@@ -198,7 +200,8 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(robot: Running) -> No
     its place, the more often the busier the machine. At least so many are to be seen and counted.
     """
     all_of = {('policy_node', 'refused_feedback'): 1, ('learner_node', 'malformed'): 0}
-    """Of these none is lost. So many are sent besides those of the loop."""
+    """Of these none is lost. So many are sent besides those of the loop, of which some are refused
+    on a busy machine: they come when the next episode has begun."""
     before = {key: count(monitor, *key) for key in (*few, *all_of)}
 
     def more(key: tuple[str, str]) -> int:
@@ -218,7 +221,7 @@ def test_junk_on_the_topics_is_counted_and_changes_nothing(robot: Running) -> No
     goes_on(monitor)
     for key, others in all_of.items():
         wait_for(lambda k=key, n=sent + others: more(k) >= n, LIMIT_S, f'an account of {key}')
-        assert more(key) == sent + others
+    assert more(('learner_node', 'malformed')) == sent
     for key, least in few.items():
         assert least <= more(key) <= sent
     assert 'layout of the robot refused' in (robot.folder / 'logs/learner_node.log').read_text()
