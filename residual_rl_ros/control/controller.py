@@ -232,6 +232,8 @@ class ResidualController:
         """
         decision = self._decision
         held = decision is None and feedback.done
+        if feedback.done:
+            self.hold_reason = ''  # Whoever commands until the next episode waits for nothing.
         if held:
             decision = self._held_decision()
         self._step += decision is not None and not self._holding
@@ -311,6 +313,7 @@ class ResidualController:
         self._step += self._decision is not None or self._base is not None
         if self._decision is not None:
             self.mailbox.cancel_decision()
+        self.hold_reason = ''
         self._base = self._decision = None
         self.residual.plans.forget()
         self.queue.forget()

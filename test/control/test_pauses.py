@@ -143,3 +143,24 @@ def test_a_robot_that_somebody_moves_between_episodes_gets_a_last_hold() -> None
     arm.loop.deactivate(arm.said.now)
     assert arm.said.holding[-2:] == [False, True]
     np.testing.assert_array_equal(arm.said.commands[-1][1], arm.said.commands[-2][1])
+
+
+@pytest.mark.parametrize('ends', [True, False])
+def test_nobody_waits_for_the_base_policy_where_an_operator_goes_on(ends: bool) -> None:
+    arm = Arm(target=0.0, auto_start=False)
+    arm.loop.request_start()
+    arm.run(3)
+    settle(arm.loop.controller.queue)
+    arm.policy.gate.clear()
+    arm.loop.controller._chunk_timeout_s = 0.0
+    while not arm.loop.controller.hold_reason:
+        arm.run(1)
+    if ends:
+        arm.loop.end_episode(END_EPISODE, arm.said.now)
+    else:
+        arm.loop.held = True
+    arm.loop.set_takeover(True)
+    arm.loop.receive_takeover(np.full(2, STEP))
+    arm.run(2)
+    arm.policy.gate.set()
+    assert arm.loop.controller.hold_reason == ''
