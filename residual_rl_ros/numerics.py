@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.errors import shown
+
 Array = npt.NDArray[np.float64]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The replay keeps float32, in which anything larger is infinite."""
@@ -76,3 +78,14 @@ def as_number(text: str) -> float:
         return float(text)
     except ValueError:
         return np.nan
+
+
+def integer(value: Any) -> int:
+    """Return a whole number as int.
+
+    Raises:
+        ValueError: the value is a boolean, no number or not whole; nothing is truncated.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ValueError(f'{shown(value)} is not a whole number')
+    return int(value)

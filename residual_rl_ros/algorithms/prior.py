@@ -24,7 +24,7 @@ from residual_rl_ros.residual_policy.torch_perceptron import (
     CategoricalNetwork,
     PriorGaussianNetwork,
 )
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 EDGE = 1e-6

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 Array = npt.NDArray[np.float64]
 Float32 = npt.NDArray[np.float32]

@@ -20,7 +20,7 @@ from residual_rl_ros.base_policy.chunk_queue import Chunk, ChunkQueue
 from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 ENSEMBLE = (
     'temporal ensembling: the base action is the mean of all chunks that plan for its control '

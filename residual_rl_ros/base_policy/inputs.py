@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import BasePolicyError, shown
-from residual_rl_ros.robot.action_spec import integer
+from residual_rl_ros.numerics import integer
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 
 Array = npt.NDArray[Any]

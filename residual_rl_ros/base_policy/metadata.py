@@ -24,9 +24,10 @@ from residual_rl_ros.base_policy.inputs import (
 )
 from residual_rl_ros.errors import BasePolicyError, ConfigError, FormatError, shown
 from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.numerics import FLOAT32_MAX
-from residual_rl_ros.robot.action_spec import Prior, check_names, integer
+from residual_rl_ros.numerics import FLOAT32_MAX, integer
 from residual_rl_ros.robot.image_encoder import FEATURES, POLICY_METADATA_KEY
+from residual_rl_ros.robot.names import check_names
+from residual_rl_ros.robot.prior import Prior
 
 METADATA_KEY = POLICY_METADATA_KEY
 SCHEMA_VERSION = 1

@@ -24,13 +24,13 @@ from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.numerics import is_one_hot
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import FEATURES
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
+from residual_rl_ros.robot.prior import Prior
 
 Float32 = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

@@ -23,7 +23,7 @@ from residual_rl_ros.base_policy.distribution import BaseDecision
 from residual_rl_ros.base_policy.inputs import NO_IMAGES, Context, Images
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, CommandError, shown
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.robot.stamps import to_seconds
 from residual_rl_ros.schema import read_yaml
 

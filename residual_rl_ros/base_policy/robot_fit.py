@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ConfigError
-from residual_rl_ros.robot.action_spec import ActionSpec, Prior
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.camera import check_size
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.prior import Prior
 
 
 def check_fit(

@@ -18,9 +18,9 @@ from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
 from residual_rl_ros.base_policy.prefetch import QUANTILE, Prefetch
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
-from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.inference import ON_CPU
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import MAX_PRIOR
 
 TIMED_CALLS = 50

@@ -40,8 +40,8 @@ from residual_rl_ros.errors import BasePolicyError, PolicyImportError, ResidualR
 from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap
 from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput
 from residual_rl_ros.resources import current_folder
-from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.image_encoder import FEATURES
+from residual_rl_ros.robot.prior import Prior
 
 PRIOR_OUTPUTS = {
     Prior.NONE: (),

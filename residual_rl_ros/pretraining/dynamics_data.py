@@ -29,7 +29,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     ExplorationSample,
 )
 from residual_rl_ros.residual_policy.weights import ACTOR, CHECKPOINTS, readable_checkpoint
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer

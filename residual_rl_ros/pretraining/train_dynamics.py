@@ -19,7 +19,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.pretraining.dynamics_data import PIECE, Decisions
 from residual_rl_ros.residual_policy.dynamics import ModelSizes
 from residual_rl_ros.residual_policy.mppi import MppiArchitecture, MppiPlanner
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.schema import parameter
 from residual_rl_ros.transitions.layout import TransitionLayout
 

@@ -25,7 +25,7 @@ from residual_rl_ros.residual_policy.architecture import (
     Float32,
     trained_range,
 )
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 NETWORKS = ('dynamics', 'prior')

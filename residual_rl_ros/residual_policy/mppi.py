@@ -37,7 +37,7 @@ from residual_rl_ros.rewards.composition import (
     BoundAddOns,
     decision_reward,
 )
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.schema import from_mapping, parameter
 from residual_rl_ros.transitions.layout import TransitionLayout
 

@@ -37,7 +37,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     RobotPolicy,
     register_policy,
 )
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 Array = npt.NDArray[np.float64]
 

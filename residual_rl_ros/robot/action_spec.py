@@ -4,124 +4,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, shown
-from residual_rl_ros.robot.urdf import Urdf
+from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
+from residual_rl_ros.robot.names import check_names
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-
-
-def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names as a tuple.
-
-    Raises:
-        ConfigError: there are none, one is empty or one is repeated.
-    """
-    if not names:
-        raise ConfigError(f'{kind} names are empty; list at least one')
-    for name in names:
-        if not name or not isinstance(name, str):
-            # Nested aliases of a YAML file would write out gigabytes.
-            raise ConfigError(f'{kind} name {shown(name)} is not a non-empty string')
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise ConfigError(f'{kind} names are repeated: {repeated}; each must be unique')
-    return tuple(names)
-
-
-def integer(value: Any) -> int:
-    """Return a whole number as int.
-
-    Raises:
-        ValueError: the value is a boolean, no number or not whole; nothing is truncated.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise ValueError(f'{shown(value)} is not a whole number')
-    return int(value)
-
-
-class Prior(StrEnum):
-    """What a base policy tells about the density of its actions, pi(a|s)."""
-
-    NONE = 'none'
-    """Nothing."""
-    GAUSSIAN = 'gaussian'
-    """Mean and log standard deviation, command units."""
-    SQUASHED_GAUSSIAN = 'squashed_gaussian'
-    """Mean and log standard deviation of z; the action is tanh(z), scaled to the trained range."""
-    CATEGORICAL = 'categorical'
-    """A logit for each of m discrete actions."""
-
-    def __repr__(self) -> str:
-        """Return the text in quotes, as configuration files have it."""
-        return repr(self.value)
-
-    def size(self, actions: int) -> int:
-        """Return how many numbers tell the density of so many action dimensions.
-
-        All means come first, then all log standard deviations.
-        """
-        return {Prior.NONE: 0, Prior.CATEGORICAL: actions}.get(self, 2 * actions)
-
-
-@dataclass(frozen=True)
-class WorkspaceSpec:
-    """The boxes that points of an arm must not leave."""
-
-    model: str
-    """Kinematic model, MJCF or URDF: a path, or the name of a shipped one in `sim/`."""
-    points: tuple[str, ...]
-    """Sites or bodies (URDF: links) of the model (k)."""
-    joints: tuple[str, ...]
-    """Joint of each action, whose position is commanded (m); empty for one that moves no joint of
-    the arm, as a gripper's."""
-    lower: Array
-    """Smallest coordinates of each point, base frame of the model, shape (k, 3) [m]."""
-    upper: Array
-    """Largest coordinates, shape (k, 3) [m]."""
-    urdf: Urdf | None = None
-    """The robot's own URDF, instead of `model`."""
-    frame: str = ''
-    """With it: link whose frame the coordinates are in; empty is its base."""
-
-    def __post_init__(self) -> None:
-        """Check names and sizes."""
-        check_names('workspace joint', tuple(filter(None, self.joints)))
-        check_names('workspace point', self.points)
-        for label in ('lower', 'upper'):
-            value = np.asarray(getattr(self, label), dtype=np.float64)
-            if value.shape not in ((3,), (len(self.points), 3)) or np.isnan(value).any():
-                raise ConfigError(
-                    f'workspace {label} is {value.tolist()}, expected 3 numbers x, y, z [m]'
-                )
-            object.__setattr__(self, label, value.reshape(-1, 3))
-        for point, lower, upper in zip(self.points, self.lower, self.upper, strict=True):
-            if not (lower < upper).all():
-                raise ConfigError(
-                    f'workspace of {point!r}: lower {lower.tolist()} is not below upper '
-                    f'{upper.tolist()}'
-                )
-
-
-@dataclass(frozen=True)
-class SelfCollisionSpec:
-    """The distance that links of an arm keep from one another."""
-
-    urdf: Urdf
-    """The robot's URDF, whose collision geometries count."""
-    distance: float
-    """Smallest distance [m]."""
-    ignore: tuple[tuple[str, str], ...] = ()
-    """Pairs of links that may be nearer."""
 
 
 POSITIONS = ('m', 'rad')

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.action_spec import SelfCollisionSpec, WorkspaceSpec
+from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.urdf import Urdf
 from residual_rl_ros.schema import parameter, read_section
 

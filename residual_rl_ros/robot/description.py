@@ -17,12 +17,13 @@ import numpy as np
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_section import LIMITS, ActionSection
-from residual_rl_ros.robot.action_spec import ActionSpec, check_names
+from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
 from residual_rl_ros.robot.command_section import CommandSection
 from residual_rl_ros.robot.consistency import TAKEOVER, contradictions
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
+from residual_rl_ros.robot.names import check_names
 from residual_rl_ros.robot.observation_section import ObservationSection
 from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
 from residual_rl_ros.robot.stop_inputs import StopInput

@@ -29,7 +29,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     ExplorationSample,
 )
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns, decision_reward
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.checked import Env, environment_name, foreign
 from residual_rl_ros.tasks.residual_mcts import (
     LogPrior,

@@ -38,7 +38,7 @@ from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPo
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, decode_weights, read_actor
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
     control_rate_hz,

@@ -23,8 +23,10 @@ import yaml
 
 from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.numerics import flag
-from residual_rl_ros.robot.action_spec import MAX_LIMIT, Prior, check_names, integer
+from residual_rl_ros.numerics import flag, integer
+from residual_rl_ros.robot.action_spec import MAX_LIMIT
+from residual_rl_ros.robot.names import check_names
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.transition import (
     HEADER,
     HEADER_LIMITS,

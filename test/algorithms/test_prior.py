@@ -14,7 +14,7 @@ from scipy import special, stats
 
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 CENTRE, HALF = np.array([0.5, 0.0] * 2), np.array([1.5, 0.5] * 2)

@@ -17,7 +17,7 @@ from residual_rl_ros.algorithms.residual_mppi import (
     prior_loss,
 )
 from residual_rl_ros.residual_policy.dynamics import DynamicsModel, ModelSizes
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 LAYOUT = make_layout()
 

@@ -31,7 +31,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source, Transition
 

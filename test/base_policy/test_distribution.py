@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import GaussianAround
 from residual_rl_ros.errors import BasePolicyError, ConfigError
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 DECISIONS = 8
 M = 2

@@ -17,7 +17,8 @@ from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, ResidualRLError
-from residual_rl_ros.robot.action_spec import ActionSpec, Prior
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.prior import Prior
 
 EXEC_START = 1
 HORIZON = 9

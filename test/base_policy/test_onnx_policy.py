@@ -17,7 +17,7 @@ from prior_builders import write_prior_policy
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 
 @pytest.fixture

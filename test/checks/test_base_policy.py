@@ -23,7 +23,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.base_policy import check_base_policy
 from residual_rl_ros.errors import ResourceError
 from residual_rl_ros.resources import resource_path
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 
 @pytest.fixture

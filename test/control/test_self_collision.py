@@ -28,7 +28,8 @@ from urdf_builders import (
 from residual_rl_ros.control.body import SelfCollision, Workspace
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.action_spec import ActionSpec, SelfCollisionSpec, WorkspaceSpec
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.urdf import Urdf
 

@@ -26,7 +26,7 @@ from residual_rl_ros.pretraining.dynamics_data import (
 )
 from residual_rl_ros.pretraining.train_dynamics import DynamicsRecipe, train_model
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer

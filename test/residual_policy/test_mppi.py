@@ -29,7 +29,7 @@ from residual_rl_ros.residual_policy.mppi import (
 from residual_rl_ros.residual_policy.robot_policy import ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 STATE = np.array([0.2, -0.1, 0.0])
 BASE = np.array([0.1, 0.05, -0.2, 0.1])

@@ -28,7 +28,8 @@ from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.robot_policy import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.action_spec import ActionSpec, SelfCollisionSpec, WorkspaceSpec
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.robot.urdf import Urdf

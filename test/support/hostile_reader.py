@@ -39,7 +39,7 @@ from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.pretraining.train_base import BaseRecipe
 from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
 from residual_rl_ros.resources import read_record
-from residual_rl_ros.robot.action_spec import SelfCollisionSpec
+from residual_rl_ros.robot.body_spec import SelfCollisionSpec
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.urdf import Urdf, read_urdf
 from residual_rl_ros.training.run_folder import read_history

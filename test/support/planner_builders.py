@@ -12,7 +12,7 @@ from builders import make_layout
 from residual_rl_ros.residual_policy.dynamics import ModelSizes
 from residual_rl_ros.residual_policy.mppi import MppiArchitecture, MppiConfig, MppiPlanner
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 KEEP_OUT = {

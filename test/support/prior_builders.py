@@ -13,7 +13,7 @@ from builders import ACTIONS, make_metadata
 from onnx import TensorProto, helper, numpy_helper
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 
 
 def prior_metadata(prior: Prior, names: tuple[str, ...] = ACTIONS) -> BasePolicyMetadata:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import MAX_LIMIT, TransitionLayout
 from residual_rl_ros.transitions.transition import (
     MAX_COUNT,

@@ -17,8 +17,8 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, TaskError
 from residual_rl_ros.evaluation.episode import run_episode
-from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import (
     check_environment,

@@ -19,7 +19,7 @@ from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.schema import from_mapping
 from residual_rl_ros.tasks.mcts_planner import MctsPlanner, check_cloneable, planning_copy
 from residual_rl_ros.tasks.residual_mcts import MctsConfig, act, search

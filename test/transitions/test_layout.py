@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import layouts, transitions
 
 from residual_rl_ros.errors import ConfigError, MalformedTransitionError
-from residual_rl_ros.robot.action_spec import check_names
+from residual_rl_ros.robot.names import check_names
 from residual_rl_ros.robot.observation import MAX_STAMP_S
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import HEADER, MAX_COUNT, Transition

@@ -25,7 +25,7 @@ from residual_rl_ros.files.limits import (
     MIB,
     ROW_GROUP_BYTES,
 )
-from residual_rl_ros.robot.action_spec import integer
+from residual_rl_ros.numerics import integer
 from residual_rl_ros.transitions.layout import MAX_SIZE, TransitionLayout
 
 Array = npt.NDArray[Any]

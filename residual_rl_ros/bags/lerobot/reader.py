@@ -28,7 +28,8 @@ from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
 from residual_rl_ros.findings import Findings
 from residual_rl_ros.numerics import is_one_hot
-from residual_rl_ros.robot.action_spec import ActionSpec, Prior
+from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable

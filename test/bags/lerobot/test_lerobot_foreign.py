@@ -27,7 +27,7 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.findings import Findings
-from residual_rl_ros.robot.action_spec import Prior
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 pa = pytest.importorskip('pyarrow')

@@ -19,8 +19,8 @@ from processes import wait_for
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import TaskError
-from residual_rl_ros.robot.action_spec import Prior
 from residual_rl_ros.robot.description import load_robot
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
