@@ -225,6 +225,17 @@ def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_while_it_is_loading_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / 'typer.py').write_text('raise KeyboardInterrupt')
+    finished = subprocess.run(
+        [sys.executable, '-m', 'residual_rl_ros', 'demo'],
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+        timeout=60,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (130, b'', b'')
+
+
 def test_a_described_robot_can_be_loaded_and_fits_its_environment(run, tmp_path: Path) -> None:
     code, out, _ = run('describe-robot', 'Pendulum-v1')
     assert code == 0
