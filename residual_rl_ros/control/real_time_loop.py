@@ -75,7 +75,7 @@ class RealTimeLoop(BetweenEpisodes):
         super()._forget_requests()
         self._operator, self._pace = OperatorWatch(), Pace(self._period_s)
         self._feedback, self._takeover = PendingFeedback(), None
-        self._ending: StepOutcome | None = None  # Waits for a late base policy.
+        self._ending: StepOutcome | None = None  # An end that waits for the base policy.
 
     def activate(self) -> None:
         """Start; what was asked for before counts no more."""
@@ -192,7 +192,6 @@ class RealTimeLoop(BetweenEpisodes):
         self._watch_operator(now)
         if self._ending is not None and self._account(self._ending, now, seen=False):
             return
-        waits = self._ending is not None  # The episode ends when the base policy has answered.
         try:
             self._see(now)
         except ObservationError as error:
@@ -207,25 +206,29 @@ class RealTimeLoop(BetweenEpisodes):
             else:
                 self._do_without(now, obstacle)
             return
-        if self.in_episode and not waits:
-            limit = self.rules.episode_limit_s
-            if limit and now - self._began >= limit:
-                self._on_feedback(now, END_EPISODE)
-            if self._account(self._outcome(now), now, seen=True):
-                return
-        elif not waits and (self._prepare(now) or not self.active):
-            return  # What was sent may have been a fault.
-        elif not waits and self._may_begin(now):
-            self._gate.open()
-            self._externally_moved, self._began = False, now
-            self._begin_episode(self._observation, now)
-        elif not waits:
-            self._idle(now)
+        if self._ending is None and not self._go_on(now):
             return
         if self.held or (self._takeover_active and self._takeover is None):
             self._pause(now, '')  # An operator holds, or took over and does not command (yet).
         elif not self._too_far(now):
             self._command(now)
+
+    def _go_on(self, now: float) -> bool:
+        """Account for the step just executed, or begin; return whether an episode is under way."""
+        if self.in_episode:
+            limit = self.rules.episode_limit_s
+            if limit and now - self._began >= limit:
+                self._on_feedback(now, END_EPISODE)
+            return not self._account(self._outcome(now), now, seen=True)
+        if self._prepare(now) or not self.active:  # What was sent may have been a fault.
+            return False
+        if not self._may_begin(now):
+            self._idle(now)
+            return False
+        self._gate.open()
+        self._externally_moved, self._began = False, now
+        self._begin_episode(self._observation, now)
+        return True
 
     def _see(self, now: float) -> None:
         """Take in the newest observation.
