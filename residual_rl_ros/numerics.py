@@ -13,6 +13,9 @@ import numpy.typing as npt
 from residual_rl_ros.errors import shown
 
 Array = npt.NDArray[np.float64]
+AnyArray = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 """The replay keeps float32, in which anything larger is infinite."""
 

@@ -16,12 +16,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.residual_policy.architecture import (
-    LOG_STD_MAX,
-    LOG_STD_MIN,
-    OBSERVATION_CLIP,
-    Float32,
-)
+from residual_rl_ros.numerics import Float32
+from residual_rl_ros.residual_policy.architecture import LOG_STD_MAX, LOG_STD_MIN, OBSERVATION_CLIP
 from residual_rl_ros.residual_policy.dynamics import NETWORKS, DynamicsModel, ModelSizes
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.transitions.layout import TransitionLayout

@@ -26,10 +26,10 @@ from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.prefetch import AUTO, Prefetch, measure
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.onnx_session import InferenceWorker
 
-Float32 = npt.NDArray[np.float32]
 INFERENCE_LIMIT_S = 30.0
 """An inference that takes longer hangs, also where a simulator waits for it [s]."""
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.robot.prior import Prior
-
-Array = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,10 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import BasePolicyError, shown
-from residual_rl_ros.numerics import integer
+from residual_rl_ros.numerics import AnyArray, Float32, integer
 from residual_rl_ros.robot.image_preprocessing import RgbImage
-
-Array = npt.NDArray[Any]
-Float32 = npt.NDArray[np.float32]
 
 MAX_PIXELS = 4096
 """Largest height and width of an image [px]."""
@@ -81,7 +77,7 @@ class ConstantInput:
         if self.default:
             self.array(self.default)
 
-    def array(self, values: Iterable[float]) -> Array:
+    def array(self, values: Iterable[float]) -> AnyArray:
         """Return the constant, shape (1, *shape).
 
         Raises:

@@ -18,11 +18,11 @@ import onnxruntime as ort
 from onnx import helper, numpy_helper
 
 from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.robot.inference import InferenceConfig
 from residual_rl_ros.robot.onnx_model import OnnxModel
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 
-Float32 = npt.NDArray[np.float32]
 Inputs = dict[str, npt.NDArray[Any]]
 TOLERANCE = 1e-5
 """A batch may differ from single calls by so many half ranges: it adds up in another order."""

@@ -22,7 +22,7 @@ from residual_rl_ros.base_policy.noise_batch import NoiseBatch, make_noise_batch
 from residual_rl_ros.base_policy.robot_fit import columns_for
 from residual_rl_ros.errors import BasePolicyError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.numerics import AnyArray, Float32, is_one_hot
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import FEATURES
@@ -32,8 +32,6 @@ from residual_rl_ros.robot.onnx_model import OnnxModel, read_model
 from residual_rl_ros.robot.onnx_session import load_session, run_session
 from residual_rl_ros.robot.prior import Prior
 
-Float32 = npt.NDArray[np.float32]
-Array = npt.NDArray[Any]
 FLOAT = 'tensor(float)'
 TENSORS = {'float32': FLOAT, 'int64': 'tensor(int64)'}
 Signature = tuple[str, tuple[int, ...]]
@@ -225,11 +223,11 @@ class OnnxBasePolicy:
             self._check_output(output, values, 1)
         return results
 
-    def _inputs(self, window: Float32, context: Context) -> dict[str, Array]:
+    def _inputs(self, window: Float32, context: Context) -> dict[str, AnyArray]:
         """Return all inputs but the noise, of batch 1."""
         if self.columns is not None:
             window = window[:, self.columns]
-        inputs: dict[str, Array] = {'observation': window[None], **self.constants}
+        inputs: dict[str, AnyArray] = {'observation': window[None], **self.constants}
         for image in self.metadata.images:
             inputs[image.name] = self._image(image, context)
         for memory in self.metadata.memories:
@@ -250,7 +248,7 @@ class OnnxBasePolicy:
             )
         return window[None]
 
-    def _read_constants(self, given: Mapping[str, Sequence[float]]) -> dict[str, Array]:
+    def _read_constants(self, given: Mapping[str, Sequence[float]]) -> dict[str, AnyArray]:
         """Return the constant inputs, shape (1, *shape) each."""
         constants = {each.name: each for each in self.metadata.constants}
         if unknown := sorted(set(given) - set(constants)):
@@ -258,7 +256,7 @@ class OnnxBasePolicy:
                 f'robot.base_policy.constants names {unknown}, {self.path.name} has '
                 f'{sorted(constants) or "none"}; correct the robot YAML'
             )
-        values: dict[str, Array] = {}
+        values: dict[str, AnyArray] = {}
         for name, each in constants.items():
             numbers = given.get(name, each.default)
             if not len(numbers):

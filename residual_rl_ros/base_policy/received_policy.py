@@ -23,11 +23,11 @@ from residual_rl_ros.base_policy.distribution import BaseDecision
 from residual_rl_ros.base_policy.inputs import NO_IMAGES, Context, Images
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError, CommandError, shown
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.robot.stamps import to_seconds
 from residual_rl_ros.schema import read_yaml
 
-Float32 = npt.NDArray[np.float32]
 TOPIC = 'topic'
 """As name of a base policy: its chunks arrive."""
 REFUSALS = ('malformed', 'stale', 'superseded', 'future')

@@ -14,10 +14,11 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.inputs import ImageInput, Input
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
-from residual_rl_ros.base_policy.onnx_policy import Float32, OnnxBasePolicy
+from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.prefetch import QUANTILE, Prefetch
 from residual_rl_ros.errors import BasePolicyError
 from residual_rl_ros.findings import InspectionReport
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.inference import ON_CPU
 from residual_rl_ros.robot.prior import Prior

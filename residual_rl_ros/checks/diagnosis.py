@@ -23,7 +23,7 @@ from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.config.success import RETURN
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.evaluation.intervals import ROUNDING, Array, Estimate
+from residual_rl_ros.evaluation.intervals import ROUNDING, Estimate
 from residual_rl_ros.evaluation.noises import (
     NOISE_STRIDE,
     SPREAD_DRAWS,
@@ -35,6 +35,7 @@ from residual_rl_ros.evaluation.noises import (
     study_noise,
 )
 from residual_rl_ros.evaluation.progress import progress, say
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.tasks.success_probe import settle_success
 
 POINTS = 0.1

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.comparison.protocol import Judgement
 from residual_rl_ros.config.success import SUCCESS
@@ -26,10 +25,10 @@ from residual_rl_ros.evaluation.intervals import (
     hierarchical_means,
 )
 from residual_rl_ros.files.json_text import read_run_json
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.training.curve import LearningCurve
 from residual_rl_ros.training.run_folder import SUMMARY
 
-Array = npt.NDArray[np.float64]
 POINTS = 200
 """Most points of the common grid of control steps."""
 

@@ -8,9 +8,10 @@ An episode begins when it is wanted, robot and scene are prepared, and its first
 from __future__ import annotations
 
 from residual_rl_ros.control.gates import HoldWatch, Obstacles, RealTimeRules, StartGate
-from residual_rl_ros.control.policy_loop import Answer, Array, LoopParts, PolicyLoop
+from residual_rl_ros.control.policy_loop import Answer, LoopParts, PolicyLoop
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import BasePolicyError, UnsafeCommandError
+from residual_rl_ros.numerics import Array
 
 
 class BetweenEpisodes(PolicyLoop):

@@ -11,16 +11,15 @@ from typing import Any, Protocol
 from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.files.limits import MESH_BYTES
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.resources import find_file, package_file
 from residual_rl_ros.robot.body_section import SELF_COLLISION, WORKSPACE
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.urdf import Urdf, UrdfModel, parse_urdf, urdf_errors
 
-Array = npt.NDArray[np.float64]
 MESH_M = 100.0
 """No corner of a mesh is further away [m]."""
 SIZES = ('radius', 'length', 'size')

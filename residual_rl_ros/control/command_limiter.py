@@ -7,14 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ObservationError, UnsafeCommandError
-from residual_rl_ros.numerics import clamp
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from residual_rl_ros.numerics import Array, Mask, clamp
 
 
 class CommandLimiter:

@@ -15,10 +15,8 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE, BasePolicyMetadata
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.numerics import clamp
+from residual_rl_ros.numerics import Array, clamp
 from residual_rl_ros.transitions.layout import TransitionLayout
-
-Array = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = np.array(-1.0), np.array(1.0)
 """Range of a residual, as arrays: numpy would make them of numbers for every command."""

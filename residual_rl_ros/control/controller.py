@@ -26,11 +26,11 @@ from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.residual_source import ResidualSource
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ChunkLateError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import NOTHING, Source, Transition
 
-Array = npt.NDArray[np.float64]
 BASE_STREAM, PROPOSALS_STREAM = 0, 4
 """With seed and episode, seed random numbers of their own, beside those of the residual: so the
 base policy's noise is the same with and without residual."""

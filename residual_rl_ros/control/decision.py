@@ -7,13 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import BaseDistribution
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass

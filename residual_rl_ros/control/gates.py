@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from residual_rl_ros.control.command_limiter import Array, CommandLimiter
+from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.numerics import Array
 
 BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]."""

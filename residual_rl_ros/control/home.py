@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.gates import start_reference
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.numerics import clamp
+from residual_rl_ros.numerics import Array, clamp
 from residual_rl_ros.robot.preparation import HomeSpec
 
-Array = npt.NDArray[np.float64]
 APPROACH_S, APPROACH_PERIODS = 0.5, 10
 """The velocity at which a joint comes home is what is left of its way, by this time: the larger of
 seconds and control periods. It overshoots only where measurement and motion lag by half of it."""

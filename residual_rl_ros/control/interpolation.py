@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, UnsafeCommandError
-from residual_rl_ros.numerics import clamp
+from residual_rl_ros.numerics import Array, clamp
 
-Array = npt.NDArray[np.float64]
 SLACK_SAMPLES, SLACK_SHARE = 2, 0.2
 """A command is reached so many samples, or that share of a period, after the next one is due: ticks
 are not exactly on time, and a motion that has arrived stops."""

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from residual_rl_ros.control.feedback import StepFeedback
-from residual_rl_ros.control.policy_loop import Answer, Array, LoopParts, PolicyLoop
+from residual_rl_ros.control.policy_loop import Answer, LoopParts, PolicyLoop
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 
 RESTART_SILENCE_S = 1.0

@@ -14,13 +14,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.residual_policy.robot_policy import ExplorationSample, Planner
 from residual_rl_ros.robot.onnx_session import InferenceWorker
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

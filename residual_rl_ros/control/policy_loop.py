@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
@@ -32,13 +31,12 @@ from residual_rl_ros.errors import (
     UnsafeCommandError,
     WeightsError,
 )
-from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.numerics import Array, is_one_hot
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success, Transition
 
-Array = npt.NDArray[np.float64]
 COUNTERS = (
     *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions', 'refused_starts'),
     *('refused_observations', 'refused_feedback', 'refused_takeovers', 'refused_transitions'),

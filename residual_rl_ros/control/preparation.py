@@ -16,13 +16,12 @@ from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.home import GoHome
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.preparation import BETWEEN_EPISODES, NEVER, ResetSpec
 
-Array = npt.NDArray[np.float64]
 SAID = 200
 """So many characters are told of what a program that failed has printed last."""
 KEPT = 4096

@@ -13,10 +13,11 @@ import numpy as np
 from residual_rl_ros.control.between_episodes import BetweenEpisodes
 from residual_rl_ros.control.feedback import END_EPISODE, PendingFeedback, StepFeedback, StepOutcome
 from residual_rl_ros.control.gates import OperatorWatch, Pace, RealTimeRules
-from residual_rl_ros.control.policy_loop import Answer, Array, LoopParts
+from residual_rl_ros.control.policy_loop import Answer, LoopParts
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import ObservationError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.residual_policy.mailbox import WeightsReader
 from residual_rl_ros.transitions.transition import Transition
 

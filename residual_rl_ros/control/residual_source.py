@@ -8,14 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import BaseDecision
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.plan_queue import PlanQueue
 from residual_rl_ros.latency import Latency
-from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.numerics import Array, is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.residual_policy.robot_policy import (
     Choice,
@@ -28,8 +27,6 @@ from residual_rl_ros.residual_policy.robot_policy import (
     is_residual,
 )
 from residual_rl_ros.transitions.layout import TransitionLayout
-
-Array = npt.NDArray[np.float64]
 
 EXPLORATION_STREAM, NOISE_STREAM, BASE_ONLY_STREAM, SWITCH_STREAM, PLAN_STREAM = 1, 2, 3, 5, 6
 """With seed and episode, seed random numbers of their own: one does not shift with what another

@@ -12,17 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS, StepFeedback
 from residual_rl_ros.errors import FormatError, RewardError
 from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.numerics import flag, scalar
+from residual_rl_ros.numerics import Array, flag, scalar
 from residual_rl_ros.resources import current_folder
 from residual_rl_ros.robot.onnx_session import open_session, run_session
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success
 
-Array = npt.NDArray[np.float64]
 RewardSource = Callable[[Array], 'StepFeedback | None']
 """Takes an observation, shape (n,); None says nothing."""
 

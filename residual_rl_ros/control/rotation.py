@@ -12,12 +12,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import UnsafeCommandError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import ActionSpec
 
-Array = npt.NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 """x, y, z, w."""
 SMALLEST_QUATERNION = 1e-3

@@ -10,10 +10,9 @@ import numpy.typing as npt
 from residual_rl_ros.control.body import BodyLimit, SelfCollision, Workspace
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.errors import UnsafeCommandError
-from residual_rl_ros.numerics import all_finite, clamp, is_one_hot
+from residual_rl_ros.numerics import Array, all_finite, clamp, is_one_hot
 from residual_rl_ros.robot.action_spec import ActionSpec
 
-Array = npt.NDArray[np.float64]
 BISECTIONS = 10
 """The last command that is still inside is found to a thousandth of the step."""
 

@@ -12,7 +12,6 @@ from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.gates import start_reference
@@ -24,10 +23,9 @@ from residual_rl_ros.control.takeover_controls import (
     TakeoverKeys,
 )
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.numerics import clamp
+from residual_rl_ros.numerics import Array, clamp
 from residual_rl_ros.robot.action_spec import ActionSpec
 
-Array = npt.NDArray[np.float64]
 LEAD = 0.8
 """Share of following_limit by which a target may be ahead of the robot."""
 

@@ -7,16 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.control.interpolation import passing_velocities
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.numerics import Array, all_finite
 from residual_rl_ros.transitions.transition import Source
 
-Array = npt.NDArray[np.float64]
 SLACK = 1.0 + 1e-6
 """Rounding, of a step as large as it may be."""
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.bags.lerobot.format import ACTION, REWARD, SUCCESS, LeRobotDataset
 from residual_rl_ros.bags.lerobot.reader import dataset_episodes
@@ -18,11 +17,10 @@ from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import DemonstrationError, FormatError, shown
 from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.findings import Findings
+from residual_rl_ros.numerics import Array, Mask
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.layout import MAX_OBSERVATION
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 Number = tuple[str, int]
 """A column of a dataset, and the index of a number in it."""
 

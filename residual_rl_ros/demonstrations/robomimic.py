@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.demonstrations.frames import Array, DemonstratedEpisode, Number
+from residual_rl_ros.demonstrations.frames import DemonstratedEpisode, Number
 from residual_rl_ros.errors import DemonstrationError, FormatError, ResidualRLError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.files.limits import EPISODE_BYTES, EPISODES, FRAME_BYTES, FRAMES
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.transitions.layout import MAX_SIZE
 
 ENVIRONMENT = 'env_args'

@@ -20,9 +20,9 @@ from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.demonstrations.frames import Array, DemonstratedEpisode, Mask
+from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
 from residual_rl_ros.errors import DemonstrationError
-from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.numerics import Array, Mask, is_one_hot
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.layout import TransitionLayout

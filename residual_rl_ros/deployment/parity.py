@@ -26,6 +26,7 @@ from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.fused_policy import FusedMetadata
 from residual_rl_ros.errors import BasePolicyError, UnsafeCommandError
 from residual_rl_ros.latency import Latency
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.residual_policy.candidate_selection import BestOfNActor
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
@@ -115,7 +116,6 @@ class FusedRunner:
         return np.asarray(commands[0], dtype=np.float64)
 
 
-Array = npt.NDArray[np.float64]
 TOLERANCE = 1e-6
 """Largest difference of a command, relative to the largest trained action if that is above 1."""
 TIE = 1e-4

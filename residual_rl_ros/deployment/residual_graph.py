@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.deployment.graph import Constant, GraphBuilder, integers, scalar
 from residual_rl_ros.errors import WeightsError
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     ActorArchitecture,
@@ -28,8 +29,6 @@ from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNA
 from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.robot.action_spec import ActionSpec
-
-Array = npt.NDArray[np.float64]
 
 
 def add_composition(
@@ -95,9 +94,6 @@ def limits_in(action: ActionSpec, kind: npt.DTypeLike) -> tuple[Constant, Consta
         np.where(upper > action.upper, np.nextafter(upper, lower), upper),
         np.where(reach > action.max_step, np.nextafter(reach, scalar(0.0, kind)), reach),
     )
-
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from residual_rl_ros.numerics import Array
 
 LEVEL, ERROR = 0.9, 0.05
 WINDOW = 50
@@ -85,7 +86,6 @@ class SuccessTest:
 
 # scipy.stats takes a second to import, and most processes need no interval: functions import
 # it.
-Array = npt.NDArray[np.float64]
 RESAMPLES = 5000
 """Resamples of a bootstrap interval."""
 ROUNDING = 1e-9

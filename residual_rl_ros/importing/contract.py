@@ -15,7 +15,6 @@ from residual_rl_ros.base_policy.inputs import OWN_INPUTS, ImageInput, Input
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.mapping import (
-    Array,
     FromRobot,
     MappedNumbers,
     PolicyMap,
@@ -24,6 +23,7 @@ from residual_rl_ros.importing.mapping import (
     robot_range,
 )
 from residual_rl_ros.importing.policy import PolicyInput, listed
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.image_encoder import FEATURES
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 from residual_rl_ros.base_policy.inputs import MAX_PIXELS
 from residual_rl_ros.errors import PolicyImportError, shown
 from residual_rl_ros.importing.contract import named
-from residual_rl_ros.importing.mapping import Array
 from residual_rl_ros.importing.networks.window_encoder import (
     Camera,
     Numbers,
@@ -27,6 +26,7 @@ from residual_rl_ros.importing.networks.window_encoder import (
 from residual_rl_ros.importing.robomimic_observations import build_core, check_numbers
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.weights import below, build
+from residual_rl_ros.numerics import Array
 
 PREFIX = 'normalizer.params_dict.'
 STATISTICS = ('min', 'max', 'mean', 'std')

@@ -23,15 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError, PolicyImportError
 from residual_rl_ros.importing.policy import listed
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 
-Array = npt.NDArray[np.float64]
 UNITS = {'same': 1.0, 'degrees': math.degrees(1.0)}
 """What a number of the robot is multiplied with to be that of the checkpoint."""
 KINDS = ('observation', 'action')

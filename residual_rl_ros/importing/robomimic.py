@@ -19,7 +19,7 @@ from residual_rl_ros.base_policy.inputs import MemoryInput
 from residual_rl_ros.errors import FormatError, PolicyImportError, shown
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.importing.contract import Contract, Described, make_contract, named
-from residual_rl_ros.importing.mapping import DEFAULT_DDIM_STEPS, Array, ImportOptions
+from residual_rl_ros.importing.mapping import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.networks import step_policy as heads
 from residual_rl_ros.importing.networks.ddim import (
     ChunkDiffusion,
@@ -36,6 +36,7 @@ from residual_rl_ros.importing.robomimic_observations import (
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.torch_zip import TorchZip
 from residual_rl_ros.importing.weights import below, build, check_unet, load_unet
+from residual_rl_ros.numerics import Array
 
 RENAMED = {
     'policy.nets.mlp._model.': 'mlp.',

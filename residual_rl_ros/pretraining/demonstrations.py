@@ -20,12 +20,11 @@ from residual_rl_ros.demonstrations.frames import DemonstratedEpisode
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.pretraining.expert import Expert
 from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.tasks.checked import CheckedEnvironment, Env
 from residual_rl_ros.transitions.transition import Success, Transition
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

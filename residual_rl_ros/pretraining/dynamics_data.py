@@ -21,13 +21,9 @@ from residual_rl_ros.config.run import RunConfig, training_seed
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.residual_policy.architecture import trained_range
-from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
-    Array,
-    Decider,
-    ExplorationSample,
-)
+from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, Decider, ExplorationSample
 from residual_rl_ros.residual_policy.weights import ACTOR, CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.hosting import host
@@ -36,7 +32,6 @@ from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Transition
 
-Float32 = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
 FEWEST = 200
 """Fewest decisions that a model is trained on."""

@@ -15,9 +15,8 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.errors import shown
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.transitions.layout import TransitionLayout
-
-Float32 = npt.NDArray[np.float32]
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Range of the learned logarithm of the standard deviation."""

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.residual_policy.architecture import (
     MAX_CANDIDATES,
     ActorArchitecture,
     CriticArchitecture,
-    Float32,
 )
-from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, Array, GaussianActor
+from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,

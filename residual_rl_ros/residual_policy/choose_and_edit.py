@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.residual_policy.architecture import Float32
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.residual_policy.candidate_selection import (
     BestOfNArchitecture,
     ResidualCritics,
 )
-from residual_rl_ros.residual_policy.numpy_actor import Array, GaussianActor
+from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     Choice,

@@ -17,12 +17,12 @@ from itertools import pairwise
 import numpy as np
 
 from residual_rl_ros.errors import shown
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.residual_policy.architecture import (
     LOG_STD_MAX,
     LOG_STD_MIN,
     MAX_HIDDEN_LAYERS,
     OBSERVATION_CLIP,
-    Float32,
     trained_range,
 )
 from residual_rl_ros.robot.prior import Prior

@@ -20,13 +20,11 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.errors import shown
-from residual_rl_ros.numerics import scalar
+from residual_rl_ros.numerics import Array, Float32, scalar
 from residual_rl_ros.residual_policy.dynamics import DynamicsModel, ModelSizes
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
-    Array,
     ExplorationSample,
-    Float32,
     Planner,
     RobotPolicy,
     register_policy,

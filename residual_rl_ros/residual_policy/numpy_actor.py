@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
-from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.numerics import Array, Float32, all_finite
 from residual_rl_ros.residual_policy.architecture import (
     LOG_STD_MAX,
     LOG_STD_MIN,
     OBSERVATION_CLIP,
     ActorArchitecture,
-    Float32,
 )
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
@@ -28,7 +27,6 @@ from residual_rl_ros.residual_policy.robot_policy import (
     register_policy,
 )
 
-Array = npt.NDArray[np.float64]
 LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
 LAYER_NORM_EPS = np.float32(1e-5)
 

@@ -23,10 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
-from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.numerics import Array, Float32, all_finite
 from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
-    Float32,
     NetworkArchitecture,
     body_layers,
     check_sizes,
@@ -38,8 +37,6 @@ from residual_rl_ros.residual_policy.robot_policy import (
     register_policy,
 )
 from residual_rl_ros.robot.prior import Prior
-
-Array = npt.NDArray[np.float64]
 
 
 def perceptron_shapes(

@@ -19,14 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     CriticArchitecture,
-    Float32,
     trained_range,
 )
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, NumpyCritics
-from residual_rl_ros.residual_policy.numpy_actor import Array
 from residual_rl_ros.residual_policy.robot_policy import (
     FULL_SAMPLE,
     ExplorationSample,

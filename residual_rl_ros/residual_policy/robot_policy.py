@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.errors import shown
-from residual_rl_ros.numerics import is_one_hot, within
+from residual_rl_ros.numerics import Array, Float32, is_one_hot, within
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.transitions.layout import MAX_OBSERVATION, TransitionLayout
 
@@ -111,10 +111,6 @@ RESIDUAL = Exploration()
 """The actor at every decision, with its own noise."""
 FULL_SAMPLE = ExplorationSample()
 """The actor's own noise, and all of the bound."""
-
-
-Array = npt.NDArray[np.float64]
-Float32 = npt.NDArray[np.float32]
 
 
 class Architecture(Protocol):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     CriticArchitecture,
-    Float32,
     trained_range,
 )
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC

@@ -25,11 +25,11 @@ import residual_rl_ros.residual_policy.candidate_selection
 import residual_rl_ros.residual_policy.mppi
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
 from residual_rl_ros.errors import ResidualRLError, RewardError, WeightsError, shown
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.residual_policy.robot_policy import (
     RESIDUAL,
     Architecture,
     Exploration,
-    Float32,
     RobotPolicy,
     decides_numbers,
     find_policy,

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError, RewardError, shown
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.schema import from_mapping
 
-Array = npt.NDArray[np.float64]
 Columns = npt.NDArray[np.intp]
 ENTRY_POINTS = 'residual_rl_ros.add_ons'
 """Entry points of factories; the name of one is that of its add-on."""

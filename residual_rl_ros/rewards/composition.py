@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, FormatError, RewardError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.rewards.add_on import ADD_ONS, AddOn, Array, BoundAddOn, Names, find_add_on
+from residual_rl_ros.numerics import Array
+from residual_rl_ros.rewards.add_on import ADD_ONS, AddOn, BoundAddOn, Names, find_add_on
 from residual_rl_ros.schema import written_otherwise
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable

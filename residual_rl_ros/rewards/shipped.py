@@ -15,7 +15,8 @@ from dataclasses import MISSING, dataclass
 import numpy as np
 
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.rewards.add_on import Array, BoundAddOn, Columns, Names, StepReward, register
+from residual_rl_ros.numerics import Array
+from residual_rl_ros.rewards.add_on import BoundAddOn, Columns, Names, StepReward, register
 from residual_rl_ros.schema import parameter
 
 

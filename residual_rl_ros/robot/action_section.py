@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import (
     DISCRETE,
     EFFORTS,
@@ -32,7 +32,6 @@ from residual_rl_ros.robot.topics import JOINT_STATE, Channel
 from residual_rl_ros.robot.urdf import TOPIC, JointLimits, Urdf, UrdfKeys, UrdfModel, read_urdf
 from residual_rl_ros.schema import read_section
 
-Array = npt.NDArray[np.float64]
 LIMITS = ('lower', 'upper', 'max_velocity')
 """Keys that a URDF fills."""
 ROUNDED = 1e-6

@@ -8,15 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, shown
+from residual_rl_ros.numerics import Array, Mask
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.names import check_names
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
-
 
 POSITIONS = ('m', 'rad')
 """Units of positions: repeated, they stay."""

@@ -7,13 +7,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.names import check_names
 from residual_rl_ros.robot.urdf import Urdf
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, shown
+from residual_rl_ros.numerics import Array
 
-Array = npt.NDArray[np.float64]
 ENTRY_POINTS = 'residual_rl_ros.codecs'
 
 

@@ -13,14 +13,13 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import CommandError, ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.stamps import label_of, stamped_label, to_nanoseconds
 from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 
-Array = npt.NDArray[np.float64]
 TRAJECTORY = 'trajectory_msgs/msg/JointTrajectory'
 TWIST_STAMPED, TWIST = TWIST_TYPES = (
     'geometry_msgs/msg/TwistStamped',

@@ -14,10 +14,9 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, ObservationError, ResidualRLError
-from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.numerics import Array, all_finite
 from residual_rl_ros.robot.camera import Camera, Sight
 from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.image_messages import calibration_of, image_of
@@ -36,8 +35,6 @@ from residual_rl_ros.robot.topics import (
     Channel,
 )
 from residual_rl_ros.robot.transform_tree import TransformReader
-
-Array = npt.NDArray[np.float64]
 
 FIELD_ROOTS = {
     POSE: 'pose.',

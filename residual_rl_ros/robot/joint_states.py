@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.numerics import all_finite
+from residual_rl_ros.numerics import Array, all_finite
 from residual_rl_ros.robot.topics import Channel
 
-Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 SECOND_SOURCE_S = 2.0

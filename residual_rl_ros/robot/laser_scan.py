@@ -8,9 +8,8 @@ import math
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from residual_rl_ros.numerics import Array
 
 
 def beam_names(beams: int) -> tuple[str, ...]:

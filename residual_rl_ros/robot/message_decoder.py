@@ -12,16 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from residual_rl_ros.errors import ObservationError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.stamps import STAMP_DIGITS, STAMP_LABEL, label_of, stamp_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.robot.transforms import NO_TRANSFORM, ValueTransform
 
-Array = npt.NDArray[np.float64]
 Taken = tuple[float, Array, RgbImage | None]
 """Stamp [s], values and image."""
 

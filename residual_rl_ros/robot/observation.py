@@ -5,14 +5,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
-from residual_rl_ros.numerics import FLOAT32_MAX, within
+from residual_rl_ros.numerics import FLOAT32_MAX, Array, within
 from residual_rl_ros.robot.image_preprocessing import RgbImage
 from residual_rl_ros.robot.topics import AT_ONCE, Channel
-
-Array = npt.NDArray[np.float64]
 
 MAX_STAMP_S = float(2**31)
 """Later stamps do not fit into a time message [s]."""

@@ -10,15 +10,14 @@ from dataclasses import MISSING, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import VELOCITIES, ActionSpec
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.robot.transforms import NO_TRANSFORM
 from residual_rl_ros.schema import parameter, written_otherwise
 
-Array = npt.NDArray[np.float64]
 WHEN = BETWEEN_EPISODES, ON_REQUEST, NEVER = ('between_episodes', 'on_request', 'never')
 """When a robot goes home."""
 SERVICE_TYPES = TRIGGER, EMPTY = ('std_srvs/srv/Trigger', 'std_srvs/srv/Empty')

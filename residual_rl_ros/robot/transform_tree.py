@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.robot.transforms import UNIT_TOLERANCE
 
-Array = npt.NDArray[np.float64]
 Pose = tuple[float, ...]
 """Position x, y, z [m] and unit quaternion x, y, z, w; arrays of so few numbers cost more."""
 MAX_FRAMES = 1000

@@ -12,11 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ObservationError
-
-Array = npt.NDArray[np.float64]
+from residual_rl_ros.numerics import Array
 
 QUATERNION, ROTATION_6D = 'quaternion', 'rotation_6d'
 ROTATIONS = (QUATERNION, ROTATION_6D)

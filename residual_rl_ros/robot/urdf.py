@@ -15,16 +15,14 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.limits import JOINTS, LINKS, MIB, read_text
 from residual_rl_ros.files.xml_text import parse_xml
-from residual_rl_ros.numerics import as_number
+from residual_rl_ros.numerics import Array, as_number
 from residual_rl_ros.resources import package_file
 from residual_rl_ros.schema import parameter
 
-Array = npt.NDArray[np.float64]
 TOPIC = 'topic'
 """Instead of a file: what robot_state_publisher latches."""
 NAME = 'robot_description'

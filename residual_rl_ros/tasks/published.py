@@ -17,7 +17,6 @@ from typing import Any
 import gymnasium
 import mujoco
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.config.success import (
     END,
@@ -27,9 +26,8 @@ from residual_rl_ros.config.success import (
     SuccessCriterion,
 )
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Float32
 from residual_rl_ros.tasks.checked import Env
-
-Float32 = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

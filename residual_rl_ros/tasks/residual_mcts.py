@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.schema import parameter
 
-Array = npt.NDArray[np.float64]
 LogPrior = Callable[[Array], Array]  # log pi, shape (actions,), at an observation, shape (n,).
 
 

@@ -26,7 +26,8 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.paired import difference, score
 from residual_rl_ros.evaluation.progress import Report, say
-from residual_rl_ros.pretraining.demonstrations import Demonstrations, Float32
+from residual_rl_ros.numerics import Float32
+from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host

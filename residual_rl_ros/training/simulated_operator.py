@@ -8,17 +8,15 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.pretraining.demonstrations import demonstrate
 from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.tasks.checked import Env
-
-Array = npt.NDArray[np.float64]
 
 PRACTICE_EPISODES = 5
 """Episodes from which the operator knows how long the task takes him; no robot time."""

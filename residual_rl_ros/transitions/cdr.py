@@ -19,6 +19,7 @@ from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typest
 from rosbags.typesys.store import Typestore
 
 from residual_rl_ros.errors import BagError, ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.codecs import find_codec, installed_codecs
 
 ENCAPSULATION = b'\x00\x01\x00\x00'
@@ -56,7 +57,6 @@ def labelled_array(values: npt.ArrayLike, label: str = '') -> bytes:
     return b''.join((*array_head(label, data.size), data.tobytes()))
 
 
-Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 STORES = {

@@ -23,7 +23,7 @@ import yaml
 
 from residual_rl_ros.errors import ConfigError, FormatError, MalformedTransitionError, shown
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.numerics import flag, integer
+from residual_rl_ros.numerics import Array, flag, integer
 from residual_rl_ros.robot.action_spec import MAX_LIMIT
 from residual_rl_ros.robot.names import check_names
 from residual_rl_ros.robot.prior import Prior
@@ -34,8 +34,6 @@ from residual_rl_ros.transitions.transition import (
     WHOLE,
     Transition,
 )
-
-Array = npt.NDArray[np.float64]
 
 MAX_OBSERVATION = 1e6
 """Largest plausible observation: no channel of a robot has such values, in any usual unit."""

@@ -7,14 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
+from residual_rl_ros.numerics import Array, Mask
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 class TransitionTable:

@@ -15,11 +15,9 @@ from dataclasses import field as attribute
 from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.observation import MAX_STAMP_S
-
-Array = npt.NDArray[np.float64]
 
 MAX_COUNT = 2**53 - 1
 """Largest epoch, episode, step or sequence: a float64 holds every whole number up to it."""

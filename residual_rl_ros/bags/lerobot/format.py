@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError
 from residual_rl_ros.files.json_text import read_json
 from residual_rl_ros.files.limits import (
@@ -25,10 +23,8 @@ from residual_rl_ros.files.limits import (
     MIB,
     ROW_GROUP_BYTES,
 )
-from residual_rl_ros.numerics import integer
+from residual_rl_ros.numerics import AnyArray, integer
 from residual_rl_ros.transitions.layout import MAX_SIZE, TransitionLayout
-
-Array = npt.NDArray[Any]
 
 SLOWEST_FPS, FASTEST_FPS = 1e-3, 1e6
 BATCH_ROWS, BATCH_NUMBERS = 8192, 2**20
@@ -241,7 +237,7 @@ class LeRobotDataset:
         fits = isinstance(names, list) and len(names) == self.width(column)
         return [str(name) for name in names] if fits else None
 
-    def frames(self, columns: list[str]) -> Iterator[tuple[Path, dict[str, Array]]]:
+    def frames(self, columns: list[str]) -> Iterator[tuple[Path, dict[str, AnyArray]]]:
         """Yield the frames in order, thousands at a time: the file, and (count, width) a column.
 
         Raises:
@@ -332,7 +328,7 @@ def _check_columns(file: Any, widths: Mapping[str, int], path: Path) -> None:
             )
 
 
-def _numbers(values: Any, width: int, path: Path, column: str) -> Array:
+def _numbers(values: Any, width: int, path: Path, column: str) -> AnyArray:
     """Return an Arrow column, of scalars or of lists, as (count, width)."""
     arrow, _ = pyarrow()
     lists = (arrow.ListArray, arrow.LargeListArray, arrow.FixedSizeListArray)
@@ -341,7 +337,7 @@ def _numbers(values: Any, width: int, path: Path, column: str) -> Array:
     while isinstance(values, lists):
         values = values.flatten()
         missing += values.null_count
-    numbers: Array = values.to_numpy(zero_copy_only=False)
+    numbers: AnyArray = values.to_numpy(zero_copy_only=False)
     if missing or len(numbers) != count * width or numbers.dtype.kind not in 'bifu':
         raise ResidualRLError(
             f'{path}: column {column!r} holds {values.type} and {len(numbers)} values in {count} '

@@ -27,15 +27,13 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import MalformedTransitionError, ResidualRLError
 from residual_rl_ros.findings import Findings
-from residual_rl_ros.numerics import is_one_hot
+from residual_rl_ros.numerics import Array, is_one_hot
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success, Transition
-
-Array = npt.NDArray[np.float64]
 
 SAME_RATE = 0.01
 """Largest relative difference between the rates of dataset and base policy."""

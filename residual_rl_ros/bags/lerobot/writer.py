@@ -23,12 +23,12 @@ from residual_rl_ros.bags.lerobot.format import (
     TASKS,
     VERSION,
     VIDEO_FILE_MB,
-    Array,
     columns_of,
     features,
     pyarrow,
 )
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.numerics import AnyArray
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Success
@@ -65,7 +65,7 @@ class LeRobotWriter:
         self._file = -1
         self._file_bytes = 0
         self._episodes: list[dict[str, Any]] = []
-        self._stats: dict[str, dict[str, Array]] = {}
+        self._stats: dict[str, dict[str, AnyArray]] = {}
         self.frames = 0
         """Frames written."""
         try:
@@ -121,10 +121,10 @@ class LeRobotWriter:
         )
         self.frames += len(episode)
 
-    def _columns(self, episode: TransitionTable) -> dict[str, Array]:
+    def _columns(self, episode: TransitionTable) -> dict[str, AnyArray]:
         """Return every column, shape (count, width)."""
         count = len(episode)
-        columns: dict[str, Array] = {}
+        columns: dict[str, AnyArray] = {}
         for name, (source, dtype) in columns_of(self._layout).items():
             columns[name] = episode.block(source).astype(dtype)
         frame = np.arange(count)
@@ -143,7 +143,7 @@ class LeRobotWriter:
         (width,) = feature['shape']
         return kind if width == 1 else self._arrow.list_(kind, width)
 
-    def _column(self, values: Array, feature: dict[str, Any]) -> Any:
+    def _column(self, values: AnyArray, feature: dict[str, Any]) -> Any:
         flat = self._arrow.array(values.ravel())
         (width,) = feature['shape']
         return flat if width == 1 else self._arrow.FixedSizeListArray.from_arrays(flat, width)
@@ -227,7 +227,7 @@ class LeRobotWriter:
         self._path(relative).write_text(text, encoding='utf-8')
 
 
-def _statistics(values: Array) -> dict[str, Array]:
+def _statistics(values: AnyArray) -> dict[str, AnyArray]:
     """Return what LeRobot normalises with, each of shape (width,), of (count, width) numbers."""
     numbers = values.astype(np.float64)
     return {
@@ -239,7 +239,7 @@ def _statistics(values: Array) -> dict[str, Array]:
     }
 
 
-def _merged(one: dict[str, Array], other: dict[str, Array]) -> dict[str, Array]:
+def _merged(one: dict[str, AnyArray], other: dict[str, AnyArray]) -> dict[str, AnyArray]:
     """Return the statistics of two groups together (Chan et al. 1979)."""
     count = one['count'] + other['count']
     share = other['count'] / count

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import FEEDBACK, FLAG
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.errors import BagError, CommandError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.command import CommandVector
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.decoders import message_decoder
@@ -150,8 +148,6 @@ class RawMessages:
                 self._on_message(self._count, self._total)
                 yield RecordedMessage(raw, reading, message)
 
-
-Array = npt.NDArray[np.float64]
 
 LARGEST_OFFSET_S = 60.0
 """Real time: commands whose stamps are further from their receipt are of another clock [s]."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.bags.rebuild.messages import RawMessages, RecordedMessage, Role
 from residual_rl_ros.control.controller import ResidualController
@@ -20,6 +19,7 @@ from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, FormatError
 from residual_rl_ros.files.yaml_text import read_yaml
 from residual_rl_ros.findings import Findings
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.command import CommandVector
 from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.transitions.transition import Source
@@ -118,9 +118,6 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
             f'marks {str(path)!r}: {error!r}; expected a list of {{stamp: seconds, outcome: '
             f'{" | ".join(OUTCOMES)}}}'
         ) from error
-
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

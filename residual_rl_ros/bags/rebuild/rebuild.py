@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.messages import (
@@ -40,15 +39,13 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import BagError, CommandError, ObservationError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.command import CommandDecoder, CommandVector
 from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.stamps import rounded, stamp_of, to_nanoseconds
 from residual_rl_ros.transitions.transition import Transition
-
-Array = npt.NDArray[np.float64]
-
 
 REORDERED_MESSAGES = 512
 """Lockstep: how far apart a recorder may have written messages of one stamp."""

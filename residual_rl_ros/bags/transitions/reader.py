@@ -14,20 +14,17 @@ from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.log_order import BagFile
 from residual_rl_ros.bags.segment import Integers, RawMessage, Segment, Topic
 from residual_rl_ros.errors import BagError, ConfigError, MalformedTransitionError
+from residual_rl_ros.numerics import Mask
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.transitions.cdr import ArrayPrefix, deserialize
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import HEADER
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 FAR_AHEAD = 10.0
 """A decision that takes this many times the median is one in which the clock jumped."""

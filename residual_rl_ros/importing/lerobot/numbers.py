@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from residual_rl_ros.importing.lerobot.folder import ACTION, Feature, LerobotFol
 from residual_rl_ros.importing.lerobot.statistics import Statistics
 from residual_rl_ros.importing.mapping import ImportOptions, MappedNumbers
 from residual_rl_ros.importing.policy import listed
+from residual_rl_ros.numerics import Array
 
 INFO = 'meta/info.json'
 STATISTICS = 'meta/stats.json'
@@ -94,7 +94,6 @@ def _numbers(values: Any) -> Array:
     return numbers
 
 
-Array = npt.NDArray[np.float64]
 SHORT = {'STATE': 'state', 'ENV': 'environment_state', 'ACTION': 'action'}
 """How numbers without names are called, with their index."""
 FEWEST_SPANS = 1e-6

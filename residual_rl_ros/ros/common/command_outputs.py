@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock
 from rclpy.duration import Duration
 
 from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import CommandError, ConfigError, UnsafeCommandError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command, check_lockstep
 from residual_rl_ros.ros.common import qos
@@ -26,7 +25,6 @@ from residual_rl_ros.ros.common.command_writers import CommandWriter
 from residual_rl_ros.ros.common.gripper_goals import GripperGoals
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 
-Array = npt.NDArray[np.float64]
 SERVER_LIMIT_S = 5.0
 """How long an action server is waited for before the robot may move [s]."""
 ARRIVAL_LIMIT_S = 0.2

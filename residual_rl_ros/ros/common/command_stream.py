@@ -10,16 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from residual_rl_ros.control.interpolation import KINDS, MotionLimits, duration_s
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.errors import UnsafeCommandError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.ros.common.command_writers import CommandWriter
 
-Array = npt.NDArray[np.float64]
 REBASED = 1.6
 """A command further from the one before than so many of the largest steps does not continue its
 motion: the robot was moved, and the limiter has begun where it is. A rotation vector changes up to

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 from residual_rl_ros.control.rotation import SMALLEST_QUATERNION
 from residual_rl_ros.control.trajectory import Trajectory
 from residual_rl_ros.errors import CommandError, ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.codecs import find_codec
 from residual_rl_ros.robot.command import (
     COMMAND_TYPES,
@@ -33,8 +33,6 @@ from residual_rl_ros.robot.topics import FLOAT, FLOAT_ARRAY, JOINT_STATE, POSE
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
-
-Array = npt.NDArray[np.float64]
 
 
 def from_seconds(seconds: float) -> Duration:

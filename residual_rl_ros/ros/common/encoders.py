@@ -51,8 +51,6 @@ from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.transitions.cdr import labelled_array
 
-Array = npt.NDArray[np.float64]
-
 
 def to_time(stamp: float) -> Time:
     """Return a time message of seconds."""

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.command import Command
 
-Array = npt.NDArray[np.float64]
 LOOK_PERIOD_S = 0.5
 """How often a gripper that has its goal is looked at: a server that has come does not know it."""
 ANSWER_S = 1.0

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.ros.dashboard.history import Array, Motion, Share
+from residual_rl_ros.numerics import Array
+from residual_rl_ros.ros.dashboard.history import Motion, Share
 
 BASE, RESIDUAL, BAND = '#7f8c9b', '#0b6fd6', 'rgba(11, 111, 214, 0.15)'
 """Colours: the base, base + residual, and where the residual may lead."""

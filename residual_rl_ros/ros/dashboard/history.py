@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source, Success, Transition
 
@@ -99,8 +99,6 @@ def _moving(outcomes: Sequence[Outcome]) -> list[tuple[int, float]]:
         curve.append((outcome.number, sum(item.success for item in window) / len(window)))
     return curve
 
-
-Array = npt.NDArray[np.float64]
 
 SHOWN_STEPS = 200
 """Control steps that are shown."""

@@ -15,18 +15,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from sensor_msgs.msg import JointState
 
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.nodes.workspace_markers import WorkspaceMarkers
 
-Array = npt.NDArray[np.float64]
 DEPTH = 10
 """Messages that a slow viewer may be behind."""
 EXECUTED = 'executed_action'

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
@@ -28,6 +27,7 @@ from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.control.step_watch import StepWatch
 from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
@@ -73,7 +73,6 @@ from residual_rl_ros.transitions.cdr import labelled_array
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 from residual_rl_ros.transitions.transition import Transition
 
-Array = npt.NDArray[np.float64]
 ChannelCallback = Callable[[Any, Mapping[str, Any], bool], None]
 WATCH_PERIOD_S = 0.25
 """How often a lockstep loop looks whether it waits in vain."""

@@ -14,7 +14,6 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from geometry_msgs.msg import Twist
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool
@@ -29,6 +28,7 @@ from residual_rl_ros.control.takeover_controls import (
     load_takeover,
 )
 from residual_rl_ros.errors import CommandError, ConfigError, ObservationError
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
@@ -45,7 +45,6 @@ from residual_rl_ros.ros.common.node_parameters import TakeoverParameters
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
 from residual_rl_ros.ros.common.terminal_keys import single_keys
 
-Array = npt.NDArray[np.float64]
 TOLD_S, TOLD_PERIODS = 0.25, 3.0
 """What the policy node told the robot longer ago than both counts no more [s, control periods]."""
 HOLD_LIMIT_S = 0.5

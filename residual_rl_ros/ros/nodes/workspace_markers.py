@@ -13,10 +13,10 @@ from std_msgs.msg import ColorRGBA
 
 from residual_rl_ros.control.body import Workspace
 from residual_rl_ros.control.decision import CommandedStep
+from residual_rl_ros.numerics import Array
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class
 
-Array = npt.NDArray[np.float64]
 MARKERS = 'visualization_msgs/msg/MarkerArray'
 BOX, TOOL, CHUNK, PLANNED = ('workspace', 'tool', 'chunk', 'planned')
 """Namespaces of the markers, which RViz switches on and off."""
