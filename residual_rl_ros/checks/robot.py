@@ -11,9 +11,9 @@ import numpy.typing as npt
 from rosbags.interfaces import Nodetype
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.control.body import SelfCollision
 from residual_rl_ros.control.home import way_home
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.self_collision import SelfCollision
 from residual_rl_ros.control.takeover_controls import TakeoverConfig
 from residual_rl_ros.errors import BasePolicyError, ConfigError, ResourceError
 from residual_rl_ros.findings import InspectionReport
@@ -22,7 +22,7 @@ from residual_rl_ros.robot.camera import Camera
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.decoders import FIELD_ROOTS
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.preparation import HomeSpec
+from residual_rl_ros.robot.preparation_spec import HomeSpec
 from residual_rl_ros.robot.topics import (
     AT_ONCE,
     CHANNEL_TYPES,

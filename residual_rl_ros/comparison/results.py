@@ -18,12 +18,8 @@ import numpy as np
 from residual_rl_ros.comparison.protocol import Judgement
 from residual_rl_ros.config.success import SUCCESS
 from residual_rl_ros.errors import FormatError, ResidualRLError
-from residual_rl_ros.evaluation.intervals import (
-    Estimate,
-    area_under,
-    first_passage,
-    hierarchical_means,
-)
+from residual_rl_ros.evaluation.curves import area_under, first_passage, hierarchical_means
+from residual_rl_ros.evaluation.intervals import Estimate
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.training.curve import LearningCurve

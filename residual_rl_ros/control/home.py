@@ -14,7 +14,7 @@ from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import Array, clamp
-from residual_rl_ros.robot.preparation import HomeSpec
+from residual_rl_ros.robot.preparation_spec import HomeSpec
 
 APPROACH_S, APPROACH_PERIODS = 0.5, 10
 """The velocity at which a joint comes home is what is left of its way, by this time: the larger of

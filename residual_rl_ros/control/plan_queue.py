@@ -17,7 +17,8 @@ import numpy as np
 
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import Array
-from residual_rl_ros.residual_policy.robot_policy import ExplorationSample, Planner
+from residual_rl_ros.residual_policy.exploration import ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import Planner
 from residual_rl_ros.robot.onnx_session import InferenceWorker
 
 

@@ -15,16 +15,15 @@ from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.plan_queue import PlanQueue
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import Array, is_one_hot
+from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
+from residual_rl_ros.residual_policy.probe import is_residual
 from residual_rl_ros.residual_policy.robot_policy import (
     Choice,
     Chooser,
     Decider,
-    Exploration,
-    ExplorationSample,
     Planner,
     all_proposals,
-    is_residual,
 )
 from residual_rl_ros.transitions.layout import TransitionLayout
 

@@ -4,17 +4,30 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.control.body import BodyLimit, SelfCollision, Workspace
 from residual_rl_ros.control.rotation import OrientationLimit
+from residual_rl_ros.control.self_collision import SelfCollision
+from residual_rl_ros.control.workspace import Workspace
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.numerics import Array, all_finite, clamp, is_one_hot
 from residual_rl_ros.robot.action_spec import ActionSpec
 
 BISECTIONS = 10
 """The last command that is still inside is found to a thousandth of the step."""
+
+
+class BodyLimit(Protocol):
+    """A limit of joint positions."""
+
+    def excess(self, joints: Array) -> Array:
+        """Return how far each of its quantities is beyond the limit, shape (k,), [m], 0 inside."""
+
+    def problem(self, joints: Array) -> str:
+        """Return what is beyond the limit, in words; empty if nothing is."""
 
 
 class SafetyFilter:

@@ -32,7 +32,8 @@ from residual_rl_ros.deployment.residual_graph import (
     add_residual,
 )
 from residual_rl_ros.errors import BasePolicyError, ConfigError
-from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
+from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.onnx_model import MAX_MODEL_BYTES
 

@@ -1,10 +1,9 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals and tests for success rates and returns; one test may be asked after every episode."""
+"""Intervals and tests for success rates and returns."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,86 +12,11 @@ import numpy as np
 
 from residual_rl_ros.numerics import Array
 
-LEVEL, ERROR = 0.9, 0.05
-WINDOW = 50
-"""Latest episodes that a bet is drawn from."""
-PRIOR = 10.0
-"""Episodes at the level that are added to them, against bets on little."""
-
-
-class SuccessTest:
-    """Sequential test that the success of training episodes has risen above a level.
-
-    Wealth starts at 1. Before each episode a share of it is bet on success, at odds that are fair
-    where success has the probability of the level: it is multiplied by 1 + bet (outcome - level).
-    The bet follows from the latest `WINDOW` outcomes before and is never negative; it is 0 while
-    these are not above the level.
-
-    The policy changes from episode to episode, and so does its success. Under the hypothesis that
-    no policy so far has succeeded with a probability above the level, given all that was seen
-    before, wealth is a non-negative supermartingale whatever the policies do and whenever one looks
-    (Ville's inequality): it reaches 1 / error with a probability of at most `error`. What is
-    rejected is that hypothesis. That the policy of *now* is above the level does not follow; that
-    wealth has grown in the latest window, and shrinks with a worse policy, speaks for it, and an
-    evaluation on scenes of its own decides. Training episodes explore, which costs success.
-
-    Args:
-        level: probability of success to exceed.
-        error: largest probability of deciding where no policy exceeded the level.
-    """
-
-    def __init__(self, level: float = LEVEL, error: float = ERROR) -> None:
-        self.level, self.error = level, error
-        self.wealth = 1.0
-        """Evidence so far, as odds against the hypothesis."""
-        self.episodes = 0
-        """Outcomes seen."""
-        self._recent: deque[bool] = deque(maxlen=WINDOW)
-        self._followed = 0
-
-    @property
-    def decided(self) -> bool:
-        """Whether there is enough evidence; once there is, nothing changes it."""
-        return self.wealth >= 1.0 / self.error
-
-    def add(self, outcome: bool) -> None:
-        """Take in the outcome of an episode."""
-        if self.decided:
-            return
-        level = self.level
-        successes = sum(self._recent) + PRIOR * level
-        expected = successes / (len(self._recent) + PRIOR)
-        # What makes wealth grow fastest if `expected` is the probability (Kelly).
-        bet = max(0.0, (expected - level) / (level * (1.0 - level)))
-        self.wealth *= 1.0 + bet * (float(outcome) - level)
-        self.episodes += 1
-        self._recent.append(outcome)
-
-    def follow(self, count: int, latest: Sequence[bool]) -> None:
-        """Take in what is new of a list of outcomes that grows elsewhere.
-
-        Args:
-            count: how many outcomes there are in all.
-            latest: the newest of them; older ones that were never seen here are left out.
-        """
-        new = min(count - self._followed, len(latest))
-        for outcome in latest[len(latest) - new :] if new > 0 else ():
-            self.add(outcome)
-        self._followed = max(count, self._followed)
-
-    def __str__(self) -> str:
-        return f'{min(self.wealth, 9999.0):.1f} to 1'
-
-
-# scipy.stats takes a second to import, and most processes need no interval: functions import
-# it.
+# scipy.stats takes a second to import, and most processes need no interval: functions import it.
 RESAMPLES = 5000
 """Resamples of a bootstrap interval."""
 ROUNDING = 1e-9
-LEAST_SEEDS = 3
-"""Of fewer seeds there is no interval: a spread of two is hardly known."""
-BATCH = 500
-"""Resamples that are drawn at once."""
+"""Relative difference that is none."""
 
 
 @dataclass(frozen=True)
@@ -310,85 +234,3 @@ def _bootstrap(
         random_state=generator,
     ).confidence_interval
     return Estimate(point, float(interval.low), float(interval.high))
-
-
-def hierarchical_means(
-    outcomes: Array, generator: np.random.Generator, resamples: int = RESAMPLES
-) -> Array:
-    """Return the mean of every resample of a hierarchical bootstrap: seeds, then their scenes.
-
-    The scenes of a seed are its own. A drawn scene brings its whole curve along, because the
-    outcomes of one scene at two times are not independent. Davison and Hinkley, "Bootstrap Methods
-    and their Application" (1997), section 3.8.
-
-    Percentiles of a bootstrap are those of a normal distribution whose variance is divided by n
-    instead of n - 1. Of few seeds they are far too narrow: where 95 % are promised, 84 % of the
-    intervals of 3 seeds held the truth, 92 % of those of 5 or 10. So each resample is moved away
-    from the mean of all by sqrt(n / (n - 1)) and by what the quantile of Student's t is above the
-    normal one's. That can leave the range of the outcomes.
-
-    Args:
-        outcomes: success (0 or 1) or return, shape (seeds, points, scenes).
-        generator: source of the resamples.
-        resamples: how many.
-
-    Returns:
-        Shape (resamples, points); no resamples of fewer than `LEAST_SEEDS`.
-    """
-    seeds, points, scenes = outcomes.shape
-    if seeds < LEAST_SEEDS:
-        return np.zeros((0, points))
-    from scipy.special import ndtri, stdtrit
-
-    columns = outcomes.transpose(0, 2, 1).reshape(seeds * scenes, points)
-    even = np.full(scenes, 1.0 / scenes)
-    means = np.empty((resamples, points))
-    for begin in range(0, resamples, BATCH):
-        count = min(BATCH, resamples - begin)
-        drawn = generator.integers(seeds, size=(count, seeds))
-        times = generator.multinomial(scenes, even, size=(count, seeds))
-        weights = np.zeros((count, seeds, scenes))
-        for seed in range(seeds):  # One that is drawn twice adds up.
-            weights[np.arange(count), drawn[:, seed]] += times[:, seed]
-        means[begin : begin + count] = weights.reshape(count, -1) @ columns
-    means /= seeds * scenes
-    few = (seeds / (seeds - 1.0)) ** 0.5 * float(stdtrit(seeds - 1, 0.975) / ndtri(0.975))
-    mean = columns.mean(0)
-    moved: Array = mean + few * (means - mean)
-    return moved
-
-
-def first_passage(steps: Array, curves: Array, levels: Array | float) -> Array:
-    """Return where each curve first is at its level, linear between the points; inf if it never is.
-
-    Args:
-        steps: increasing positions of the points, shape (points,).
-        curves: shape (curves, points).
-        levels: one for all, or shape (curves,).
-
-    Returns:
-        Positions, shape (curves,).
-    """
-    above = curves - np.broadcast_to(np.asarray(levels), len(curves))[:, None] >= -ROUNDING
-    after = above.argmax(1)
-    rows, before = np.arange(len(curves)), np.maximum(after - 1, 0)
-    low, high = curves[rows, before], curves[rows, after]
-    rise = np.where(high > low, high - low, 1.0)
-    share = np.where(after > 0, np.clip((levels - low) / rise, 0.0, 1.0), 0.0)
-    at = steps[before] + share * (steps[after] - steps[before])
-    return np.where(above.any(1), at, np.inf)
-
-
-def area_under(steps: Array, curves: Array) -> Array:
-    """Return the mean height of each curve between its first and last point (trapezoids).
-
-    Args:
-        steps: increasing positions of the points, shape (points,), at least two.
-        curves: shape (curves, points).
-
-    Returns:
-        Heights, shape (curves,).
-    """
-    height = 0.5 * (curves[:, 1:] + curves[:, :-1])
-    mean: Array = height @ np.diff(steps) / (steps[-1] - steps[0])
-    return mean

@@ -28,8 +28,9 @@ from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.evaluation.curves import BATCH
 from residual_rl_ros.evaluation.episode import Episode, in_processes, run_episode
-from residual_rl_ros.evaluation.intervals import BATCH, RESAMPLES, Estimate, wilson
+from residual_rl_ros.evaluation.intervals import RESAMPLES, Estimate, wilson
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host

@@ -10,7 +10,7 @@ from typing import Any
 
 from residual_rl_ros.config.preset import LearnerConfig
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES, Guard
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 
 UNKNOWN_BASE_SHARE = 0.5
 """Share of episodes without residual until the guard knows how well the base does: before it does,

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from residual_rl_ros.algorithms.rule import Rule
-from residual_rl_ros.residual_policy.robot_policy import RESIDUAL, decides_numbers
+from residual_rl_ros.residual_policy.exploration import RESIDUAL
+from residual_rl_ros.residual_policy.probe import decides_numbers
 
 Networks = dict[str, torch.Tensor]
 Rank = tuple[bool, float, int]

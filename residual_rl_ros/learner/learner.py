@@ -31,7 +31,7 @@ from residual_rl_ros.learner.exploration_schedule import (
 from residual_rl_ros.learner.guard import RETURN
 from residual_rl_ros.learner.judge import ActorJudge
 from residual_rl_ros.learner.updates import Updates
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition

@@ -5,7 +5,7 @@
 `robot_policy` holds the protocol and the registry of what a robot can run. The kinds are
 `numpy_actor` (kind `gaussian`), `candidate_selection` (`best_of_n`), `choose_and_edit`,
 `perceptron` (`categorical` and `prior_gaussian`), `q_remix` and `mppi` (with `dynamics`).
-Beside them: architectures, weight messages, the mailbox of the policy node, exploration. May import
+Beside them: exploration, architectures, weight messages, the mailbox of the policy node. May import
 `rewards`, `transitions` and below. Only the modules whose names begin with `torch` import it: the
 robot does without. Open `robot_policy` first.
 """

@@ -24,13 +24,9 @@ from residual_rl_ros.residual_policy.architecture import (
     ActorArchitecture,
     CriticArchitecture,
 )
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
 from residual_rl_ros.residual_policy.numpy_actor import LAYER_NORM_EPS, GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
-    ExplorationSample,
-    RobotPolicy,
-    register_policy,
-)
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, register_policy
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 Layer = tuple[Float32, Float32, tuple[Float32, Float32] | None]

@@ -21,12 +21,11 @@ from residual_rl_ros.residual_policy.candidate_selection import (
     BestOfNArchitecture,
     ResidualCritics,
 )
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
     Choice,
     Chooser,
-    ExplorationSample,
     RobotPolicy,
     register_policy,
 )

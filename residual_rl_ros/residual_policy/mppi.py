@@ -22,13 +22,8 @@ from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistri
 from residual_rl_ros.errors import shown
 from residual_rl_ros.numerics import Array, Float32, scalar
 from residual_rl_ros.residual_policy.dynamics import DynamicsModel, ModelSizes
-from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
-    ExplorationSample,
-    Planner,
-    RobotPolicy,
-    register_policy,
-)
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import Planner, RobotPolicy, register_policy
 from residual_rl_ros.rewards.composition import (
     MAX_WEIGHT,
     AddOns,

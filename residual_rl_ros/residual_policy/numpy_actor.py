@@ -20,12 +20,8 @@ from residual_rl_ros.residual_policy.architecture import (
     OBSERVATION_CLIP,
     ActorArchitecture,
 )
-from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
-    ExplorationSample,
-    RobotPolicy,
-    register_policy,
-)
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, register_policy
 
 LOG_STD_MIDDLE, LOG_STD_REACH = 0.5 * (LOG_STD_MAX + LOG_STD_MIN), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
 LAYER_NORM_EPS = np.float32(1e-5)

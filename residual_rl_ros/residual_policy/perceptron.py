@@ -30,12 +30,8 @@ from residual_rl_ros.residual_policy.architecture import (
     body_layers,
     check_sizes,
 )
-from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
-    ExplorationSample,
-    RobotPolicy,
-    register_policy,
-)
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, register_policy
 from residual_rl_ros.robot.prior import Prior
 
 

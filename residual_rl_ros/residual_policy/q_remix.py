@@ -26,12 +26,8 @@ from residual_rl_ros.residual_policy.architecture import (
     trained_range,
 )
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, NumpyCritics
-from residual_rl_ros.residual_policy.robot_policy import (
-    FULL_SAMPLE,
-    ExplorationSample,
-    RobotPolicy,
-    register_policy,
-)
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy, register_policy
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 NORMALIZER = 'normalizer.'

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the robot runs and how it explores: the protocol of robot policies, and their registry.
+"""What the robot runs: the protocol of robot policies, and their registry.
 
 A weight message names the kind of its policy. The policy node builds it from the message and knows
 this protocol alone. Torch is not needed.
@@ -8,10 +8,9 @@ this protocol alone. Torch is not needed.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -21,96 +20,10 @@ import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.errors import shown
-from residual_rl_ros.numerics import Array, Float32, is_one_hot, within
+from residual_rl_ros.numerics import Array, Float32
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
 from residual_rl_ros.rewards.composition import AddOns
-from residual_rl_ros.transitions.layout import MAX_OBSERVATION, TransitionLayout
-
-
-@dataclass(frozen=True)
-class Exploration:
-    """Travels in the header of every weight message."""
-
-    residual_probability: float = 1.0
-    """Probability that a decision takes the actor's residual; 0 during warm-up. Policy Decorator
-    lets it grow (arXiv 2412.13630)."""
-    uniform_noise: float = 0.0
-    """Half width of a uniform residual on the other decisions, in units of the bound (ResFiT); of
-    discrete actions, the probability that any of them replaces one."""
-    bound_scale: float = 1.0
-    """Share of the residual bound in use."""
-    full_bound_cost: float = 0.0
-    """Cost to go of the base action, -Q(s, b), from which on all of that is in use; of a base
-    action that costs less, being nearer to success, a share in proportion. 0: all of it always.
-    Only policies with critics tell the cost."""
-    wide_noise_share: float = 0.0
-    """Share of episodes with wider noise."""
-    wide_noise_scale: float = 1.0
-    """In these, the largest factor on the actor's noise; drawn log-uniformly from 1 to this."""
-    wide_bound_scale: float = 1.0
-    """In these, the share of the residual bound in use."""
-    base_only_share: float = 0.0
-    """Share of episodes without any residual, for the guard to compare with."""
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            ValueError: one is violated; weight messages come from outside.
-        """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            limit = math.inf if field.name in ('wide_noise_scale', 'full_bound_cost') else 1.0
-            if type(value) is not float or not (math.isfinite(value) and 0.0 <= value <= limit):
-                raise ValueError(f'exploration {field.name} is {value!r}, expected 0 to {limit:g}')
-        if self.wide_noise_scale < 1.0:
-            raise ValueError(
-                f'exploration wide_noise_scale is {self.wide_noise_scale}, expected >= 1'
-            )
-
-    def base_only(self, rng: np.random.Generator) -> bool:
-        """Draw whether an episode runs without residual."""
-        return bool(rng.random() < self.base_only_share)
-
-    def noise_scale(self, rng: np.random.Generator) -> float:
-        """Draw an episode's factor on the actor's noise."""
-        wide, exponent = rng.random(2)
-        return float(self.wide_noise_scale**exponent) if wide < self.wide_noise_share else 1.0
-
-    def sample(
-        self, noise_scale: float, blend_ratio: float, weight: float = 1.0
-    ) -> ExplorationSample:
-        """Return how a decision explores.
-
-        Args:
-            noise_scale: the episode's factor on the actor's noise.
-            blend_ratio: multiplier on the residual, in [0, 1].
-            weight: of the add-on reward.
-        """
-        share = blend_ratio * (self.bound_scale if noise_scale == 1.0 else self.wide_bound_scale)
-        return ExplorationSample(noise_scale, share, self.full_bound_cost, weight)
-
-
-@dataclass(frozen=True)
-class ExplorationSample:
-    """How one decision explores."""
-
-    noise_scale: float = 1.0
-    """Factor on the actor's noise."""
-    bound_scale: float = 1.0
-    """Share of the residual bound in use. Critics that choose judge what it leaves of a residual;
-    the residual itself stays in units of the bound."""
-    full_bound_cost: float = 0.0
-    """As in `Exploration`."""
-    weight: float = 1.0
-    """Weight of the add-on reward, for robot policies that customise the base at the decision."""
-
-
-WARM_UP = Exploration(residual_probability=0.0)
-"""The base policy alone."""
-RESIDUAL = Exploration()
-"""The actor at every decision, with its own noise."""
-FULL_SAMPLE = ExplorationSample()
-"""The actor's own noise, and all of the bound."""
+from residual_rl_ros.transitions.layout import TransitionLayout
 
 
 class Architecture(Protocol):
@@ -311,59 +224,3 @@ def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
         known = ', '.join(sorted(ROBOT_POLICIES))
         raise ValueError(f'kind is {shown(kind)}, expected one of {known}')
     return ROBOT_POLICIES[kind]
-
-
-PROBE_REACH = 10.0
-"""So many standard deviations from the mean observation an actor is tried, beside the largest
-observations that there are."""
-
-
-def decides_numbers(policy: RobotPolicy, exploration: Exploration) -> bool:
-    """Return whether a robot policy decides by numbers: tried before it may act.
-
-    Finite weights can overflow float32. The policy is tried on its mean observation, around it and
-    on the largest observations that a transition may hold, with base actions from one end of the
-    trained range to the other, with and without noise. Of discrete actions it must choose one.
-
-    Args:
-        policy: the policy.
-        exploration: how it is to act.
-    """
-    layout = policy.architecture.layout
-    n, km = layout.observation_size, layout.decision_size
-    rng = np.random.default_rng(0)
-    mean, std = (
-        policy.tensors.get(f'normalizer.{name}', np.full(n, default)).astype(np.float64)
-        for name, default in (('mean', 0.0), ('std', 1.0))
-    )
-    low, high = (
-        np.tile(values, layout.decision_steps) for values in (layout.action_min, layout.action_max)
-    )
-    signs = rng.choice([-1.0, 1.0], (3, n))
-    observations = [mean, *(mean + PROBE_REACH * signs[:2] * std), MAX_OBSERVATION * signs[2]]
-    bases = [0.5 * (low + high), low, high, low + (high - low) * rng.random(km)]
-    others = rng.uniform(low, high, (layout.proposals - 1, km))
-    if layout.discrete:
-        size = (4 + layout.proposals - 1, layout.decision_steps)
-        chosen = np.eye(layout.action_size)[rng.integers(layout.action_size, size=size)]
-        bases, others = list(chosen[:4].reshape(4, km)), chosen[4:].reshape(-1, km)
-    widest = ExplorationSample(exploration.wide_noise_scale, 1.0, exploration.full_bound_cost)
-    told = BaseDistribution(np.zeros(layout.prior_size), others)
-    bound = np.tile(layout.residual_bound, layout.decision_steps)
-
-    def usable(action: Array, base: Array) -> bool:
-        if not (is_residual(action, km) and layout.discrete):
-            return is_residual(action, km)
-        return is_one_hot((base + bound * action).reshape(-1, layout.action_size))
-
-    with np.errstate(all='ignore'):
-        return all(
-            usable(policy.decide(observation, base, noise, sample, told), base)
-            for observation, base in zip(observations, bases, strict=True)
-            for noise, sample in ((None, FULL_SAMPLE), (rng, widest))
-        )
-
-
-def is_residual(action: Array, size: int) -> bool:
-    """Return whether an action is a residual: so many numbers in [-1, 1]."""
-    return action.shape == (size,) and within(action, 1.0)

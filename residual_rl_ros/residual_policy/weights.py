@@ -26,14 +26,9 @@ import residual_rl_ros.residual_policy.mppi
 import residual_rl_ros.residual_policy.numpy_actor  # noqa: F401
 from residual_rl_ros.errors import ResidualRLError, RewardError, WeightsError, shown
 from residual_rl_ros.numerics import Float32
-from residual_rl_ros.residual_policy.robot_policy import (
-    RESIDUAL,
-    Architecture,
-    Exploration,
-    RobotPolicy,
-    decides_numbers,
-    find_policy,
-)
+from residual_rl_ros.residual_policy.exploration import RESIDUAL, Exploration
+from residual_rl_ros.residual_policy.probe import decides_numbers
+from residual_rl_ros.residual_policy.robot_policy import Architecture, RobotPolicy, find_policy
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
 from residual_rl_ros.transitions.transition import MAX_COUNT

@@ -25,7 +25,7 @@ from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
 from residual_rl_ros.robot.keys import ActionKeys, RobotKeys, StopInputKeys
 from residual_rl_ros.robot.names import check_names
 from residual_rl_ros.robot.observation_section import ObservationSection
-from residual_rl_ros.robot.preparation import HomeKeys, HomeSpec, ResetSpec, home_of
+from residual_rl_ros.robot.preparation_spec import HomeKeys, HomeSpec, ResetSpec, home_of
 from residual_rl_ros.robot.stop_inputs import StopInput
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, NO_ENCODER, Channel
 from residual_rl_ros.robot.urdf import TOPIC, Urdf

@@ -23,7 +23,8 @@ from residual_rl_ros.base_policy.distribution import (
 )
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.numerics import Array
-from residual_rl_ros.residual_policy.robot_policy import FULL_SAMPLE, Decider, ExplorationSample
+from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import Decider
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns, decision_reward
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.checked import Env, environment_name, foreign

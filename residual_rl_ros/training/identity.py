@@ -22,7 +22,7 @@ from residual_rl_ros.learner.checkpoint import RUN, load_run_state
 from residual_rl_ros.learner.folder import IDENTITY
 from residual_rl_ros.residual_policy.weights import CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.run_folder import file_sha256
+from residual_rl_ros.training.provenance import file_sha256
 
 CONFIGURATION = 'configuration'
 """In the run state of a checkpoint: the run's configuration, its paths absolute."""

@@ -34,14 +34,8 @@ from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import LearningCurve, final_scenes, outcomes
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.run_folder import (
-    SUMMARY,
-    file_sha256,
-    git_commit,
-    prepare_output,
-    versions,
-    write_json,
-)
+from residual_rl_ros.training.provenance import file_sha256, git_commit, versions
+from residual_rl_ros.training.run_folder import SUMMARY, prepare_output, write_json
 
 ROUNDS = 5
 """How often the base is trained again, after equal parts of the budget."""

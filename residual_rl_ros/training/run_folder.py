@@ -1,21 +1,13 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: results, provenance, and a clean end after Ctrl-C."""
+"""The folder of a run: what it holds, and what its latest checkpoint tells."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
-import platform
-import signal
-import subprocess
-import threading
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
-from residual_rl_ros import __version__
 from residual_rl_ros.errors import FormatError, OutputError
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
@@ -133,78 +125,3 @@ def first_at(level: float, history: list[EpisodeRecord]) -> EpisodeRecord | None
         if len(window) == RECENT_EPISODES and sum(window) >= level * RECENT_EPISODES:
             return record
     return None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result depends on."""
-    names = ('torch', 'mujoco', 'numpy', 'onnxruntime', 'gymnasium', 'ros-rclpy')
-    found = {'residual_rl_ros': __version__, 'python': platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = 'from the system'
-    return found
-
-
-def git_commit() -> str | None:
-    """Return the commit of the source tree, marked if it is changed; None outside of one."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / 'package.xml').is_file():  # Installed; a repository around it is another's.
-        return None
-    command = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-class Interruption:
-    """Context in which the first SIGINT is only noted; a second one interrupts at once.
-
-    The code inside checks `wanted` where its state is consistent, saves, and raises
-    KeyboardInterrupt. If it does not, the end of the context raises it. In a thread, which receives
-    no signal, the context does nothing.
-    """
-
-    def __init__(self) -> None:
-        self.wanted = False
-        """Whether there was a SIGINT."""
-        self._handles = threading.current_thread() is threading.main_thread()
-
-    def __enter__(self) -> Interruption:
-        """Handle SIGINT from now on."""
-        if self._handles:
-            self._previous = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Restore the previous handler.
-
-        Raises:
-            KeyboardInterrupt: there was one, and nothing else is raised.
-        """
-        if self._handles:
-            signal.signal(signal.SIGINT, self._previous)
-        if self.wanted and error is None:
-            raise KeyboardInterrupt
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
-            signal.default_int_handler(number, frame)
-        self.wanted = True

@@ -52,15 +52,14 @@ from residual_rl_ros.training.in_process import (
     refuse_nothing_to_learn,
     refuse_silence,
 )
+from residual_rl_ros.training.interruption import Interruption
 from residual_rl_ros.training.options import TrainOptions
+from residual_rl_ros.training.provenance import git_commit, versions
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
-    Interruption,
     describe_learning,
-    git_commit,
     prepare_output,
     read_history,
-    versions,
     write_json,
 )
 from residual_rl_ros.training.simulated_operator import operator_of

@@ -16,8 +16,8 @@ from residual_rl_ros.algorithms.q_remix import QRemix, conservative_loss, remixe
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.q_remix import QRemixArchitecture, QRemixPolicy
-from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Success, Transition

@@ -25,7 +25,7 @@ from residual_rl_ros.algorithms.residual_soft_q import (
 )
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout

@@ -16,7 +16,7 @@ from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.image_preprocessing import DepthScale, ImagePreprocessing
-from residual_rl_ros.robot.preparation import HomeKeys, ResetSpec, home_of
+from residual_rl_ros.robot.preparation_spec import HomeKeys, ResetSpec, home_of
 from residual_rl_ros.robot.stop_inputs import StopInput
 from residual_rl_ros.robot.topics import IMAGE, JOY, LASER_SCAN, NO_ENCODER, POSE, TF, Channel
 

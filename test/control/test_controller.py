@@ -21,7 +21,7 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import UnsafeCommandError
-from residual_rl_ros.residual_policy.robot_policy import WARM_UP, Exploration
+from residual_rl_ros.residual_policy.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.transitions.transition import Source, Success, Transition

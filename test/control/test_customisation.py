@@ -17,7 +17,7 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.rewards.composition import AddOns, decision_reward
 from residual_rl_ros.transitions.transition import Source, Success, Transition

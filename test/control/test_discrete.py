@@ -18,7 +18,7 @@ from prior_builders import METADATA, NAMES, Chooser
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.base_policy.splicing import Splicing
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import StepFeedback
@@ -26,7 +26,8 @@ from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, ResidualRLError, UnsafeCommandError, WeightsError
-from residual_rl_ros.residual_policy.robot_policy import Decider, Exploration, ExplorationSample
+from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
+from residual_rl_ros.residual_policy.robot_policy import Decider
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.observation import ObservationAssembler

@@ -11,11 +11,11 @@ import pytest
 from builders import LinearPolicy, make_actor, make_metadata
 from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
 
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import RESTART_SILENCE_S, LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler
 

@@ -11,7 +11,7 @@ import pytest
 from builders import LinearPolicy, make_actor
 from loop_builders import PERIOD, drive, real_time, weights
 
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 

@@ -17,7 +17,7 @@ from loop_builders import PERIOD, real_time
 from residual_rl_ros.control.feedback import END_EPISODE
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S
 from residual_rl_ros.errors import UnsafeCommandError
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.stop_inputs import StopInput

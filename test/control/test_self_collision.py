@@ -25,8 +25,9 @@ from urdf_builders import (
     write_tetrahedron,
 )
 
-from residual_rl_ros.control.body import SelfCollision, Workspace
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.self_collision import SelfCollision
+from residual_rl_ros.control.workspace import Workspace
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec

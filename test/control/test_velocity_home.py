@@ -19,7 +19,7 @@ from residual_rl_ros.control.home import VelocityHome
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.preparation import HomeSpec
+from residual_rl_ros.robot.preparation_spec import HomeSpec
 
 SPEED, SLEW, SHARE, TOLERANCE = 1.0, 0.1, 0.5, 0.02
 ACTION = ActionSpec(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from residual_rl_ros.control.body import Workspace
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.workspace import Workspace
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.body_spec import WorkspaceSpec
 from residual_rl_ros.robot.description import load_robot

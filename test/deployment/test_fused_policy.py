@@ -32,7 +32,8 @@ from residual_rl_ros.deployment.parity import FusedRunner, Parity, RandomWorld, 
 from residual_rl_ros.errors import BasePolicyError, ConfigError, WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor
-from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
+from residual_rl_ros.residual_policy.exploration import Exploration
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.description import RobotConfig

@@ -15,12 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from residual_rl_ros.evaluation.curves import area_under, first_passage, hierarchical_means
 from residual_rl_ros.evaluation.intervals import (
     Estimate,
     Mean,
-    area_under,
-    first_passage,
-    hierarchical_means,
     interquartile_mean,
     mcnemar,
     mean_interval,

@@ -23,7 +23,7 @@ from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.evaluation import paired
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.paired import evaluate_blind
-from residual_rl_ros.residual_policy.robot_policy import RESIDUAL, WARM_UP, Exploration
+from residual_rl_ros.residual_policy.exploration import RESIDUAL, WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from residual_rl_ros.evaluation.intervals import ERROR, SuccessTest
+from residual_rl_ros.evaluation.sequential import ERROR, SuccessTest
 
 WORLDS = 300
 LONG = 600

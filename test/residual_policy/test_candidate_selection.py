@@ -25,7 +25,7 @@ from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
 from residual_rl_ros.residual_policy.candidate_selection import CRITIC, BestOfNActor
-from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
+from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Source, Success

@@ -27,7 +27,7 @@ from residual_rl_ros.errors import ConfigError, WeightsError
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.choose_and_edit import ChooseAndEditActor
 from residual_rl_ros.residual_policy.choose_and_edit import pick as pick_on_robot
-from residual_rl_ros.residual_policy.robot_policy import Exploration, ExplorationSample
+from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout

@@ -10,8 +10,8 @@ import pytest
 from builders import make_actor, make_layout, mislabelled
 
 from residual_rl_ros.errors import WeightsError
+from residual_rl_ros.residual_policy.exploration import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, REFUSALS, ActorMailbox
-from residual_rl_ros.residual_policy.robot_policy import WARM_UP, Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 
 LAYOUT = make_layout()

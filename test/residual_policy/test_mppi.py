@@ -18,6 +18,7 @@ from planner_builders import KEEP_OUT, known_planner
 
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.errors import ConfigError, WeightsError
+from residual_rl_ros.residual_policy.exploration import ExplorationSample
 from residual_rl_ros.residual_policy.mppi import (
     MppiArchitecture,
     MppiConfig,
@@ -26,7 +27,6 @@ from residual_rl_ros.residual_policy.mppi import (
     scores,
     weights,
 )
-from residual_rl_ros.residual_policy.robot_policy import ExplorationSample
 from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights, encode_weights
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.robot.prior import Prior

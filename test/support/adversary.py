@@ -19,14 +19,14 @@ from loop_builders import PERIOD, Recorder
 from urdf_builders import gap, two_links
 
 from residual_rl_ros.base_policy.splicing import Splicing
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec

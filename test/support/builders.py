@@ -27,8 +27,9 @@ from residual_rl_ros.config.preset import LearnerConfig, load_preset, preset_nam
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import Exploration, RobotPolicy
+from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec

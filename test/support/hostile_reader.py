@@ -31,7 +31,7 @@ from residual_rl_ros.cli.options import assignments
 from residual_rl_ros.comparison.results import read_result
 from residual_rl_ros.config.preset import learner_config, load_preset
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.body import SelfCollision
+from residual_rl_ros.control.self_collision import SelfCollision
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.importing.torch_zip import TorchZip
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint

@@ -10,12 +10,12 @@ import numpy as np
 from builders import LinearPolicy, make_action_spec, make_actor
 
 from residual_rl_ros.base_policy.splicing import ONE_BY_ONE
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.policy_loop import LoopParts, PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel

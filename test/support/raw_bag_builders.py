@@ -23,7 +23,7 @@ from residual_rl_ros.bags.recorder import (
     absolute,
     raw_topics,
 )
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop

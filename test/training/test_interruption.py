@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from residual_rl_ros.training.run_folder import Interruption
+from residual_rl_ros.training.interruption import Interruption
 
 
 def press(times: int, error: Exception | None = None) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.robot.urdf import Urdf
-from residual_rl_ros.training import run_folder as provenance
+from residual_rl_ros.training import provenance as provenance
 from residual_rl_ros.training.identity import run_identity
 from residual_rl_ros.training.options import TrainOptions
 
@@ -25,7 +25,7 @@ def test_a_repository_around_an_installation_is_not_ours(
         subprocess.run([*git, *command], check=True)
     packages = tmp_path / 'lib' / 'site-packages'
     packages.mkdir(parents=True)
-    module = packages / 'residual_rl_ros' / 'training' / 'run_folder.py'
+    module = packages / 'residual_rl_ros' / 'training' / 'provenance.py'
     monkeypatch.setattr(provenance, '__file__', str(module))
     assert provenance.git_commit() is None
     (packages / 'package.xml').touch()

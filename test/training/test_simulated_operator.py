@@ -17,7 +17,7 @@ from command_line import run_command
 from loop_builders import CHANNELS, Recorder, weights
 
 from residual_rl_ros.config.operator import OperatorConfig
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop

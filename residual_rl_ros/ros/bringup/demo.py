@@ -21,7 +21,6 @@ from residual_rl_ros.config.run import ResolvedRun, RunConfig
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_learning_curve, draw_repair
-from residual_rl_ros.evaluation.intervals import SuccessTest
 from residual_rl_ros.evaluation.paired import (
     EVALUATION_SEED,
     difference,
@@ -31,6 +30,7 @@ from residual_rl_ros.evaluation.paired import (
     silence_stderr,
 )
 from residual_rl_ros.evaluation.progress import progress, say
+from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.residual_policy.weights import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -41,13 +41,12 @@ from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.in_process import refuse_silence
+from residual_rl_ros.training.provenance import git_commit, versions
 from residual_rl_ros.training.run_folder import (
     SUMMARY,
     describe_learning,
-    git_commit,
     prepare_output,
     read_history,
-    versions,
     write_json,
 )
 

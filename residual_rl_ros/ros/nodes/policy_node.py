@@ -20,7 +20,7 @@ from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
-from residual_rl_ros.control.composition import BlendRamp
+from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop

@@ -22,7 +22,8 @@ from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.home import way_home
-from residual_rl_ros.control.preparation import CommandHook, Preparation, ResetHook
+from residual_rl_ros.control.preparation import Preparation
+from residual_rl_ros.control.reset_hook import CommandHook, ResetHook
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.robot.description import RobotConfig

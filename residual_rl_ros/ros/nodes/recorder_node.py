@@ -43,7 +43,7 @@ from residual_rl_ros.ros.common.parameters import (
     read_tree,
 )
 from residual_rl_ros.ros.common.qos import of_source
-from residual_rl_ros.training.run_folder import git_commit
+from residual_rl_ros.training.provenance import git_commit
 
 POLL_S = 0.05
 """How often the queues are emptied."""

@@ -17,7 +17,7 @@ from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUC
 from residual_rl_ros.control.policy_loop import Answer, PolicyLoop
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.robot.preparation import ResetSpec
+from residual_rl_ros.robot.preparation_spec import ResetSpec
 from residual_rl_ros.robot.stop_inputs import (
     StopInput,
     StopOrder,

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA
 
-from residual_rl_ros.control.body import Workspace
 from residual_rl_ros.control.decision import CommandedStep
+from residual_rl_ros.control.workspace import Workspace
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.ros.common.managed_node import ManagedNode
 from residual_rl_ros.ros.common.message_types import message_class

@@ -34,7 +34,7 @@ from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
-from residual_rl_ros.residual_policy.robot_policy import Exploration
+from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain

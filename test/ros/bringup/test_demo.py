@@ -23,7 +23,7 @@ from rich.console import Console
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.evaluation.episode import Episode
-from residual_rl_ros.evaluation.intervals import SuccessTest
+from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup import demo as demonstration
 from residual_rl_ros.ros.bringup import monitor

@@ -20,9 +20,9 @@ from loop_builders import ACTION, PERIOD, drive, feed, real_time, weights
 from sensor_msgs.msg import JointState
 
 from residual_rl_ros.config.run import load_run
-from residual_rl_ros.control.body import Workspace
 from residual_rl_ros.control.decision import CommandedStep
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.control.workspace import Workspace
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.ros.common.encoders import float_array
-from residual_rl_ros.transitions.loss_counter import BYTES_LIMIT, COUNT_LIMIT, PendingTransitions
+from residual_rl_ros.transitions.pending_transitions import (
+    BYTES_LIMIT,
+    COUNT_LIMIT,
+    PendingTransitions,
+)
 
 pytestmark = pytest.mark.ros
 

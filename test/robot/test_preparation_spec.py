@@ -17,7 +17,7 @@ from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import RobotConfig, load_robot
-from residual_rl_ros.robot.preparation import HomeKeys, home_of
+from residual_rl_ros.robot.preparation_spec import HomeKeys, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 
 DESCRIPTION: dict[str, Any] = {
