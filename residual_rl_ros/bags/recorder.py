@@ -27,6 +27,7 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 
 from residual_rl_ros.bags.bag import RECORDING
 from residual_rl_ros.bags.transitions.reader import CUSTOMISATION, LAYOUT, TEXT, TRANSITIONS
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
@@ -231,7 +232,6 @@ def _qos(topic: RecordedTopic) -> Qos:
 
 
 FLAG = 'std_msgs/msg/Bool'
-FEEDBACK = 'step_feedback'
 
 
 def absolute(topics: Iterable[RecordedTopic], resolve: Callable[[str], str]) -> list[RecordedTopic]:
@@ -274,7 +274,7 @@ def raw_topics(robot: RobotConfig) -> tuple[RecordedTopic, ...]:
             for command in robot.commands
             if not command.is_action
         ),
-        RecordedTopic(FEEDBACK, FLOAT_ARRAY),
+        RecordedTopic(STEP_FEEDBACK, FLOAT_ARRAY),
         RecordedTopic(robot.takeover.topic, robot.takeover.type),
         RecordedTopic(TAKEOVER_ACTIVE, FLAG),
     )

@@ -7,9 +7,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from residual_rl_ros.transitions.transition import Success
+from residual_rl_ros.errors import FormatError
+from residual_rl_ros.numerics import Array
+from residual_rl_ros.robot.observation import MAX_STAMP_S
+from residual_rl_ros.transitions.transition import MAX_REWARD, Success
+
+STEP_FEEDBACK = 'step_feedback'
+"""Topic of what `StepFeedback.to_array` gives."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,37 @@ class StepFeedback:
     def done(self) -> bool:
         """Whether the episode is over."""
         return self.terminated or self.truncated
+
+    def to_array(self, stamp: float) -> Array:
+        """Return `[stamp, reward, terminated, truncated, success]`, shape (5,).
+
+        Args:
+            stamp: time of what it judges, ROS time [s].
+        """
+        return np.array([stamp, self.reward, self.terminated, self.truncated, self.success])
+
+    @classmethod
+    def from_array(cls, data: Array) -> tuple[float, StepFeedback]:
+        """Return stamp [s] and feedback that `to_array` gave; arrays come from outside.
+
+        Raises:
+            FormatError: it is no such array.
+        """
+        sound = (
+            data.shape == (5,)
+            and bool(np.isfinite(data).all())
+            and abs(data[0]) <= MAX_STAMP_S
+            and abs(data[1]) <= MAX_REWARD
+            and data[4] in (-1.0, 0.0, 1.0)
+        )
+        if not sound:
+            raise FormatError(
+                f'{STEP_FEEDBACK} is {data[:8].tolist()}, expected 5 finite numbers [stamp, '
+                'reward, terminated, truncated, success], stamps up to '
+                f'{MAX_STAMP_S:g} s, rewards up to {MAX_REWARD:g} and success -1, 0 or 1'
+            )
+        stamp, reward, terminated, truncated, success = data.tolist()
+        return stamp, cls(reward, bool(terminated), bool(truncated), Success(int(success)))
 
     def merged(self, later: StepFeedback) -> StepFeedback:
         """Return it with what was said later within the same control step: rewards add up."""
@@ -42,7 +78,7 @@ class StepOutcome:
     """What is known of an executed control step."""
 
     feedback: StepFeedback
-    observation: npt.NDArray[np.float64]
+    observation: Array
     """Shape (n,)."""
     stamp: float
     """ROS time [s]."""

@@ -25,6 +25,7 @@ from residual_rl_ros.control.safety import illegal_choice
 from residual_rl_ros.errors import (
     BasePolicyError,
     CommandError,
+    FormatError,
     MalformedTransitionError,
     ObservationError,
     RewardError,
@@ -34,8 +35,8 @@ from residual_rl_ros.errors import (
 from residual_rl_ros.numerics import Array, is_one_hot
 from residual_rl_ros.residual_policy.mailbox import DecodedWeights
 from residual_rl_ros.robot.image_preprocessing import RgbImage
-from residual_rl_ros.robot.observation import MAX_STAMP_S, ObservationAssembler
-from residual_rl_ros.transitions.transition import MAX_REWARD, Success, Transition
+from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.transitions.transition import Transition
 
 COUNTERS = (
     *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions', 'refused_starts'),
@@ -168,25 +169,13 @@ class PolicyLoop(ABC):
         self._refuse('refused_observations', str(error))
 
     def receive_feedback(self, data: Array) -> None:
-        """Take in `[stamp, reward, terminated, truncated, success]`."""
-        sound = (
-            data.shape == (5,)
-            and bool(np.isfinite(data).all())
-            and abs(data[0]) <= MAX_STAMP_S
-            and abs(data[1]) <= MAX_REWARD
-        )
-        if not sound or data[4] not in (-1.0, 0.0, 1.0):
-            self._refuse(
-                'refused_feedback',
-                f'step_feedback is {data[:8].tolist()}, expected 5 finite numbers [stamp, reward, '
-                f'terminated, truncated, success], stamps up to {MAX_STAMP_S:g} s and rewards up '
-                f'to {MAX_REWARD:g}',
-            )
-        elif self.active:
-            stamp, reward, terminated, truncated, success = data.tolist()
-            feedback = StepFeedback(
-                reward, bool(terminated), bool(truncated), Success(int(success))
-            )
+        """Take in what `StepFeedback.to_array` gives."""
+        try:
+            stamp, feedback = StepFeedback.from_array(data)
+        except FormatError as error:
+            self._refuse('refused_feedback', str(error))
+            return
+        if self.active:
             self._on_feedback(stamp, feedback)
 
     def receive_takeover(self, command: Array) -> None:

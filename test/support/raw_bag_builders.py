@@ -16,7 +16,6 @@ from builders import LinearPolicy
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions
 from residual_rl_ros.bags.recorder import (
-    FEEDBACK,
     TAKEOVER_ACTIVE,
     Recorder,
     RecordOptions,
@@ -25,6 +24,7 @@ from residual_rl_ros.bags.recorder import (
 )
 from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
@@ -187,7 +187,7 @@ class Live:
     def record_feedback(self, tick: int, *values: float) -> np.ndarray:
         stamp = 100.0 + PERIOD * tick + 0.01
         data = np.array([stamp, *values])
-        self.recorder.write(f'/cell/{FEEDBACK}', round(stamp * 1e9), labelled_array(data, ''))
+        self.recorder.write(f'/cell/{STEP_FEEDBACK}', round(stamp * 1e9), labelled_array(data, ''))
         return data
 
     def feedback(self, tick: int, *values: float) -> None:
@@ -264,7 +264,7 @@ def record_lockstep(
         done = tick in (15, 30)
         feedback = np.array([stamp, 0.1 * tick, done, False, float(done) if done else -1.0])
         arm, z = joint_state(stamp, rng.uniform(-1.0, 1.0, 2)), rng.uniform(-1.0, 1.0, 1)
-        live.recorder.write(f'/cell/{FEEDBACK}', received, labelled_array(feedback, ''))
+        live.recorder.write(f'/cell/{STEP_FEEDBACK}', received, labelled_array(feedback, ''))
         live.recorder.write('/tool', received, labelled_array(z, stamped_label(stamp)))
         live.recorder.write('/cell/joint_states', received, arm)
         loop.receive_feedback(feedback)

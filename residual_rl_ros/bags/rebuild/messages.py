@@ -13,8 +13,9 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from residual_rl_ros.bags.bag import Bag
-from residual_rl_ros.bags.recorder import FEEDBACK, FLAG
+from residual_rl_ros.bags.recorder import FLAG
 from residual_rl_ros.bags.segment import RawMessage
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.errors import BagError, CommandError
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.command import CommandVector
@@ -101,7 +102,7 @@ class RawMessages:
         for index, command in enumerate(robot.commands):
             self._read(command.topic, TopicReading(Role.COMMAND, command.type, command=index))
         for role, topic, kind in (
-            (Role.FEEDBACK, FEEDBACK, FLOAT_ARRAY),
+            (Role.FEEDBACK, STEP_FEEDBACK, FLOAT_ARRAY),
             (Role.TAKEOVER, robot.takeover.topic, robot.takeover.type),
             (Role.ACTIVE, TAKEOVER_ACTIVE, FLAG),
         ):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from residual_rl_ros.bags.recorder import customisation_topic, raw_topics, transition_topics
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.takeover_controls import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
@@ -174,7 +175,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
         (
             *channels,
             *(stop.topic for stop in robot.stop_inputs),
-            *('step_feedback', actor, robot.takeover.topic, TAKEOVER_ACTIVE),
+            *(STEP_FEEDBACK, actor, robot.takeover.topic, TAKEOVER_ACTIVE),
             *((NAME,) if robot.urdf and robot.urdf.source == TOPIC else ()),
         ),
         tuple(f'~/{name}' for name in POLICY_SERVICES),
@@ -185,7 +186,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     transitions = tuple(topic.name for topic in transition_topics())
     reward = Access(
         'reward_node',
-        ('step_feedback', '~/add_on', DIAGNOSTICS),
+        (STEP_FEEDBACK, '~/add_on', DIAGNOSTICS),
         (*channels, *transitions),
         namespace=namespace,
     )
@@ -198,7 +199,7 @@ def _of_robot(robot: RobotConfig, namespace: str, actor: str) -> tuple[Access, .
     )
     simulator = Access(  # Whose topics are all in its namespace.
         'mujoco_sim_node',
-        (*(topic.lstrip('/') for topic in channels), 'step_feedback', 'clock', DIAGNOSTICS),
+        (*(topic.lstrip('/') for topic in channels), STEP_FEEDBACK, 'clock', DIAGNOSTICS),
         tuple(topic.lstrip('/') for topic in commands),
         lifecycle=False,
         namespace=namespace,

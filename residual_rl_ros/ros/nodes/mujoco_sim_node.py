@@ -24,6 +24,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import Float64MultiArray
 
+from residual_rl_ros.control.feedback import STEP_FEEDBACK, StepFeedback
 from residual_rl_ros.errors import CommandError, ConfigError, ResidualRLError
 from residual_rl_ros.robot.command import CommandVector, check_lockstep
 from residual_rl_ros.robot.description import RobotConfig
@@ -71,7 +72,7 @@ class MujocoSimNode(Node):
             publisher = self.create_publisher(writer.message_type, topic, profile)
             self._channels.append((writer, publisher))
         self._feedback_publisher = self.create_publisher(
-            Float64MultiArray, 'step_feedback', qos.FEEDBACK
+            Float64MultiArray, STEP_FEEDBACK, qos.FEEDBACK
         )
         self._clock_publisher = self.create_publisher(Clock, 'clock', qos.SENSOR)
         self._vector = CommandVector(robot.commands, robot.action.size)
@@ -92,7 +93,7 @@ class MujocoSimNode(Node):
         self._episode = -1
         self._done = False
         self._command: npt.NDArray[np.float64] | None = None
-        self._feedback: list[float] | None = None
+        self._feedback: StepFeedback | None = None
         self._answered_at: float | None = None
         self._began: float | None = None
         self._rate_base = (time.monotonic(), 0)
@@ -139,19 +140,14 @@ class MujocoSimNode(Node):
         self._observation, feedback = self._task.step(command)
         self._steps += 1
         self._done = feedback.done
-        self._feedback = [
-            feedback.reward,
-            float(feedback.terminated),
-            float(feedback.truncated),
-            float(feedback.success),
-        ]
+        self._feedback = feedback
 
     def _publish(self) -> None:
         """Publish clock, feedback and every channel under the current stamp."""
         stamp = self._stamp()
         self._clock_publisher.publish(Clock(clock=to_time(stamp)))
         if self._feedback is not None:
-            self._feedback_publisher.publish(labelled_array([stamp, *self._feedback]))
+            self._feedback_publisher.publish(labelled_array(self._feedback.to_array(stamp)))
         parts = split_observation(self._observation, self.robot)
         for (writer, publisher), values in zip(self._channels, parts, strict=True):
             publisher.publish(writer.message(values, stamp))

@@ -21,6 +21,7 @@ from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
@@ -250,7 +251,7 @@ class PolicyNode(ManagedNode):
                 reader.subscribe(self, self._image_callback(reader.decoder))
             else:
                 reader.subscribe(self, self._channel_callback(reader.decoder))
-        create(Float64MultiArray, 'step_feedback', self._on_feedback, qos.FEEDBACK)
+        create(Float64MultiArray, STEP_FEEDBACK, self._on_feedback, qos.FEEDBACK)
         create(
             UInt8MultiArray,
             'learner_node/actor',

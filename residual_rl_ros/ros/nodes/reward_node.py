@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 from std_msgs.msg import Float64MultiArray, String
 
-from residual_rl_ros.control.feedback import StepFeedback
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.reward import RewardSource, SuccessClassifier, load_function
 from residual_rl_ros.errors import (
     ConfigError,
@@ -144,7 +144,7 @@ class RewardNode(ManagedNode):
         for channel in robot.channels if self._source else ():
             ChannelReader(channel).feed(self, self._assembler, self._now, self._refuse)
         self._publisher = self.create_lifecycle_publisher(
-            Float64MultiArray, 'step_feedback', qos.FEEDBACK
+            Float64MultiArray, STEP_FEEDBACK, qos.FEEDBACK
         )
         Diagnostics(self, self._report, parameters.diagnostics_period_s, robot.name)
 
@@ -211,7 +211,7 @@ class RewardNode(ManagedNode):
         if feedback is not None:
             self._answered += 1
             self._successes += feedback.terminated and int(feedback.success) == 1
-            self._publisher.publish(labelled_array(_values(now, feedback)))
+            self._publisher.publish(labelled_array(feedback.to_array(now)))
 
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
         values = {
@@ -244,16 +244,6 @@ def _make_source(parameters: RewardParameters, robot: RobotConfig) -> RewardSour
         parameters.consecutive,
         parameters.classifier_sha256,
     )
-
-
-def _values(stamp: float, feedback: StepFeedback) -> list[float]:
-    return [
-        stamp,
-        feedback.reward,
-        float(feedback.terminated),
-        float(feedback.truncated),
-        float(feedback.success),
-    ]
 
 
 def main() -> int:

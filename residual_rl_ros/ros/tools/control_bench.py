@@ -31,6 +31,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rich.console import Console
 from std_msgs.msg import Float64MultiArray, UInt8MultiArray
 
+from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.residual_policy.architecture import ActorArchitecture
@@ -87,7 +88,7 @@ class _Robot:
     def __post_init__(self) -> None:
         self.node = node = rclpy.create_node('bench_robot', context=self.context)
         self._observations = node.create_publisher(Float64MultiArray, 'state', qos.SENSOR)
-        self._feedback = node.create_publisher(Float64MultiArray, 'step_feedback', qos.FEEDBACK)
+        self._feedback = node.create_publisher(Float64MultiArray, STEP_FEEDBACK, qos.FEEDBACK)
         self.weights = node.create_publisher(UInt8MultiArray, 'learner_node/actor', qos.LATCHED)
         node.create_subscription(
             Float64MultiArray, 'policy_node/transitions', self._on_transition, qos.TRANSITIONS
