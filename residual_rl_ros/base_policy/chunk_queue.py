@@ -57,6 +57,15 @@ class Chunk:
     """As in its order."""
 
 
+def made_up_window(metadata: BasePolicyMetadata, rng: np.random.Generator) -> Float32:
+    """Return observations that mean nothing, shape (n_obs_steps, n).
+
+    They are not zeros: a policy that divides by the length of a quaternion has no answer to these.
+    """
+    shape = (metadata.n_obs_steps, len(metadata.observation_names))
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
 class ChunkQueue:
     """Hands out base actions in decision-sized pieces.
 
@@ -155,10 +164,8 @@ class ChunkQueue:
             self.prefetch_steps = self.prefetch.steps
 
     def _rehearse(self) -> None:
-        """Run one inference on nothing."""
-        window = np.zeros(
-            (self._meta.n_obs_steps, len(self._meta.observation_names)), dtype=np.float32
-        )
+        """Run one inference on numbers that mean nothing."""
+        window = made_up_window(self._meta, np.random.default_rng(0))
         noises = None
         if self._policy.stochastic:
             noises = np.zeros((1 + self._others, *self._policy.noise_shape), dtype=np.float32)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from residual_rl_ros.base_policy.chunk_queue import made_up_window
 from residual_rl_ros.base_policy.inputs import ImageInput, Input
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
@@ -107,12 +108,11 @@ def _input(each: Input) -> str:
 def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], float]) -> None:
     meta = policy.metadata
     rng = np.random.default_rng(0)
-    shape = (meta.n_obs_steps, len(meta.observation_names))
     times = []
     inputs: list[tuple[Float32, Float32 | None]] = []
     chunks = []
     for _ in range(TIMED_CALLS):
-        window = rng.standard_normal(shape, dtype=np.float32)
+        window = made_up_window(meta, rng)
         noise = rng.standard_normal(policy.noise_shape, dtype=np.float32)
         inputs.append((window, noise if policy.stochastic else None))
         start = clock()

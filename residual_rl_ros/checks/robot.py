@@ -94,6 +94,9 @@ def check_robot(
         stop = np.abs([action.lower, action.upper]).max(0) / action.max_step / rate
         report.facts['hold'] += f', after at most {stop.max():.3g} s of slowing down'
     report.remarks += _action_remarks(robot)
+    operator = robot.takeover
+    of_frame = f' in {operator.frame_id!r}' if operator.frame_id else ''
+    report.facts['operator'] = f'{operator.topic} as {operator.type}{of_frame}'
     if takeover is not None:
         _check_takeover(report, robot, takeover)
     if base_policy is not None:

@@ -236,6 +236,8 @@ def rebuild(
             written = write_bag(out, layout, rebuilder.transitions(), namespace, origin)
     finally:
         show_problems(bag.problems)
+    for remark in rebuilder.remarks:
+        show_remark(remark)
     console = Console(stderr=True)
     for report in rebuilder.channels.values():
         console.print(escape(f'{report.topic}: {report.describe()}'), soft_wrap=True)

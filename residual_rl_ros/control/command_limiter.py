@@ -268,22 +268,27 @@ class CommandLimiter:
         """Return the command that holds the robot, shape (m,), None if nobody commands it.
 
         The next command goes on from it, unless `interrupt` says that the robot may be moved.
-        Positions are told again. Everything else takes one step of slowing down, at the slew limit
-        or, where that takes longer than it may, faster. Discrete actions hold by `hold_action`.
 
         Args:
             within_steps: control steps in which the robot must be at rest.
         """
+        if (command := self.holding(within_steps)) is not None:
+            self._last = command
+        return command
+
+    def holding(self, within_steps: float = np.inf) -> Array | None:
+        """Return what `hold` would, without sending it.
+
+        Positions are told again. Everything else takes one step of slowing down, at the slew limit
+        or, where that takes longer than it may, faster. Discrete actions hold by `hold_action`.
+        """
         last = self.last_command
         if last is not None and self._rest is not None:
-            self._last = self._rest
-        elif last is not None and self._slows:
-            rest = np.where(self.safety.action.goes_to_zero, 0.0, last)
-            slower = self.safety.apply(rest, last, passed=True)
-            longest = last * (1.0 - 1.0 / within_steps)
-            self._last = np.where(
-                self.safety.action.goes_to_zero & (np.abs(longest) < np.abs(slower)),
-                longest,
-                slower,
-            )
-        return self.last_command
+            return self._rest
+        if last is None or not self._slows:
+            return last
+        goes_to_zero = self.safety.action.goes_to_zero
+        slower = self.safety.apply(np.where(goes_to_zero, 0.0, last), last, passed=True)
+        longest = last * (1.0 - 1.0 / within_steps)
+        faster: Array = np.where(goes_to_zero & (np.abs(longest) < np.abs(slower)), longest, slower)
+        return faster

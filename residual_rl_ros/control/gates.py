@@ -106,21 +106,24 @@ class OperatorWatch:
 
     def __init__(self) -> None:
         self._spoke, self._spoken_at = False, -np.inf
+        self.silent = True
+        """Whether his last command is too old."""
 
     def speak(self) -> None:
-        """Take in that a command came since the last control step."""
+        """Take in that a command came, or that he took over, since the last control step."""
         self._spoke = True
 
-    def silent(self, now: float, timeout_s: float) -> bool:
-        """Return, once in a control step, whether the last command is too old.
+    def falls_silent(self, now: float, timeout_s: float) -> bool:
+        """Return, once in a control step, whether he has just become `silent`.
 
         Args:
             now: ROS time [s].
-            timeout_s: older commands are [s].
+            timeout_s: older commands are too old [s].
         """
         if self._spoke:
             self._spoke, self._spoken_at = False, now
-        return now - self._spoken_at > timeout_s
+        before, self.silent = self.silent, now - self._spoken_at > timeout_s
+        return self.silent and not before
 
     def shift(self, seconds: float) -> None:
         """Follow a clock that has jumped."""

@@ -168,13 +168,19 @@ class RealTimeLoop(BetweenEpisodes):
         if self._takeover is command:
             self._operator.speak()
 
+    def set_takeover(self, active: bool) -> None:
+        """Give the robot to an operator, who has yet to say something, or back."""
+        if active and not self._takeover_active:
+            self._operator.speak()
+        super().set_takeover(active)
+
     def _watch_operator(self, now: float) -> None:
         """Forget an operator's command that is older than `takeover_timeout_s`."""
         timeout_s = self.rules.takeover_timeout_s
-        if self._operator.silent(now, timeout_s) and self._takeover is not None:
+        if self._operator.falls_silent(now, timeout_s) and self._takeover_active:
+            self._callbacks.warn(f'the operator has said nothing for {timeout_s:g} s: holding')
+        if self._operator.silent:
             self._takeover = None
-            if self._takeover_active:
-                self._callbacks.warn(f'the operator has said nothing for {timeout_s:g} s: holding')
 
     def _time(self, stage: str, started: float) -> None:
         self.latencies[stage].add(self._clock() - started)

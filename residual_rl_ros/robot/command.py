@@ -41,8 +41,6 @@ DISCRETE_TYPES = (FLOAT_ARRAY, *INDEX_TYPES)
 """Command types that can name a discrete action: a one-hot vector, or an index."""
 UNSTAMPED_TYPES = (FLOAT, TWIST, *INDEX_TYPES, *ACTION_TYPES)
 """Command types that cannot say which observation they answer."""
-OPERATOR_TYPES = (FLOAT_ARRAY, TRAJECTORY, JOINT_STATE, TWIST_STAMPED, *INDEX_TYPES)
-"""Types in which an operator commands such a robot too; those of others send all actions."""
 JOINT_TYPES = (TRAJECTORY, JOINT_STATE, PARALLEL_GRIPPER)
 """Command types that name joints."""
 STEPPED_TYPES = (*INDEX_TYPES, *ACTION_TYPES)
@@ -152,9 +150,10 @@ class CommandDecoder:
         """Return the command, shape (size,).
 
         Raises:
-            CommandError: a wrong size, a missing joint, a value that is not finite, or the index of
-                no action.
+            CommandError: a wrong size, a missing joint, a value that is not finite, the index of no
+                action, or another frame.
         """
+        self._check_frame(message)
         try:
             values = np.array(self._get(message, self._command), dtype=np.float64)
         except (IndexError, ValueError) as error:
@@ -165,6 +164,16 @@ class CommandDecoder:
                 f'values), expected {self._size} finite numbers'
             )
         return values
+
+    def _check_frame(self, message: Any) -> None:
+        """Refuse a command in another frame; one that names none is in that of the robot."""
+        expected, header = self._command.frame_id, getattr(message, 'header', None)
+        said = expected if header is None else header.frame_id
+        if expected and said not in ('', expected):
+            raise CommandError(
+                f'command on {self._command.topic}: frame_id is {said!r:.80}, expected '
+                f'{expected!r}, as robot.command says; correct what publishes it'
+            )
 
     def answers(self, message: Any, stamp: float) -> bool:
         """Return whether the command answers the observation of a stamp [s]; some have none."""

@@ -18,7 +18,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_section import LIMITS, ActionSection
 from residual_rl_ros.robot.action_spec import ActionSpec
-from residual_rl_ros.robot.command import OPERATOR_TYPES, Command
+from residual_rl_ros.robot.command import Command
 from residual_rl_ros.robot.command_section import CommandSection
 from residual_rl_ros.robot.consistency import TAKEOVER, contradictions
 from residual_rl_ros.robot.inference import ON_CPU, InferenceConfig
@@ -60,13 +60,10 @@ class RobotConfig:
     @property
     def takeover(self) -> Command:
         """How an operator commands all actions: as the robot is, where it has one topic."""
-        only = self.commands[0] if len(self.commands) == 1 else None
-        alone = only is not None and only.type in OPERATOR_TYPES and not only.indices
-        return (
-            replace(self.commands[0], topic=TAKEOVER, name='takeover')
-            if alone
-            else Command(TAKEOVER, FLOAT_ARRAY, name='takeover')
-        )
+        first = self.commands[0]
+        if len(self.commands) == 1 and not (first.is_action or first.indices):
+            return replace(first, topic=TAKEOVER, name='takeover')
+        return Command(TAKEOVER, FLOAT_ARRAY, name='takeover')
 
     @property
     def observation_names(self) -> tuple[str, ...]:

@@ -256,6 +256,16 @@ def test_a_mobile_base_whose_operator_falls_silent_slows_down() -> None:
     assert 'the operator has said nothing' in callbacks.warnings[-1]
 
 
+def test_an_operator_who_took_over_and_never_said_anything_is_told() -> None:
+    loop, callbacks, _, now = rolling(takeover_timeout_s=2.5 * PERIOD)
+    loop.set_takeover(True)
+    now = drive(loop, now, 3)
+    assert callbacks.warnings == []
+    drive(loop, now, 3)
+    np.testing.assert_allclose(callbacks.commands[-1][1], 0.0, atol=1e-12)
+    assert callbacks.warnings == ['the operator has said nothing for 0.125 s: holding']
+
+
 def test_an_outcome_that_an_operator_reached_without_sensors_is_a_takeover() -> None:
     loop, callbacks = real_time(constant(0.0), hold_limit_s=10.0)
     loop.activate()

@@ -5,20 +5,24 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import CommandError, ConfigError
 from residual_rl_ros.robot.command import (
     FLOAT,
     GRIPPER,
     POSE,
     TRAJECTORY,
     TWIST,
+    TWIST_STAMPED,
     WRENCH,
     Command,
+    CommandDecoder,
     CommandVector,
     check_lockstep,
 )
@@ -207,6 +211,28 @@ def test_an_operator_of_permuted_actions_sends_them_in_the_order_of_the_actions(
     joints = {'type': JOINT_STATE, 'topic': 'c', 'actions': ['j2', 'hand', 'j1']}
     permuted = robot(command={**joints, 'joints': ['b', 'h', 'a']})
     assert permuted.takeover.type == FLOAT_ARRAY
+
+
+@pytest.mark.parametrize('kind', [FLOAT_ARRAY, TRAJECTORY, TWIST, POSE, WRENCH])
+def test_an_operator_commands_in_the_message_of_a_robot_that_has_one_topic(kind: str) -> None:
+    mapping = robot()
+    alone = replace(mapping, commands=(Command('commands', kind, frame_id='tool0'),))
+    operator = alone.takeover
+    assert (operator.topic, operator.type, operator.frame_id) == ('takeover/command', kind, 'tool0')
+
+
+def test_a_command_in_another_frame_is_refused_and_one_that_names_none_is_not() -> None:
+    command = Command('takeover/command', TWIST_STAMPED, fields=('linear.z',), frame_id='tool0')
+    decoder = CommandDecoder(command, 1)
+
+    def up(frame: str) -> Any:
+        linear = SimpleNamespace(x=0.0, y=0.0, z=0.2)
+        header = SimpleNamespace(frame_id=frame)
+        return SimpleNamespace(header=header, twist=SimpleNamespace(linear=linear))
+
+    assert decoder.values(up('tool0')) == decoder.values(up('')) == [0.2]
+    with pytest.raises(CommandError, match="frame_id is 'base_link', expected 'tool0'"):
+        decoder.values(up('base_link'))
 
 
 def test_a_vector_is_complete_when_every_command_has_said_its_part() -> None:

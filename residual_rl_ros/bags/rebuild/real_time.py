@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,11 @@ class ReplayedController(ResidualController):
         own = self.limiter.limit(decision.planned[step])
         differs = np.abs(sent - own) - SAME * self._half_range
         bound = self.bound.values
+        if takeover is None and (differs > 0.0).any() and self.holds(sent):
+            self.abandon()  # The base was late, or an operator held the robot.
+            self._holding = True
+            self.limiter.interrupt()
+            return self.limiter.hold()
         if takeover is not None:
             decision.source = Source.TAKEOVER
         elif (differs > bound).any():
@@ -76,6 +82,16 @@ class ReplayedController(ResidualController):
             ).clip(-1.0, 1.0)
         decision.send(sent)
         return self.limiter.commit(sent, overridden=takeover is not None)
+
+    def holds(self, sent: Array) -> bool:
+        """Return whether a command is the one with which the robot would slow down or stay at rest.
+
+        Positions are held by the last command again, which a policy may want too: nobody can tell.
+        """
+        if not self.limiter.safety.action.goes_to_zero.any():
+            return False
+        hold = self.limiter.holding()
+        return hold is not None and bool((np.abs(sent - hold) <= SAME * self._half_range).all())
 
     @property
     def _half_range(self) -> Array:
@@ -106,7 +122,7 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
     try:
         entries = read_yaml(path)
         if not isinstance(entries, list):
-            raise TypeError(f'a {type(entries).__name__}')
+            raise TypeError(f'the file is a {type(entries).__name__}')
         marks = tuple(Mark(float(entry['stamp']), OUTCOMES[entry['outcome']]) for entry in entries)
         if not all(math.isfinite(mark.stamp) for mark in marks):
             raise ValueError('a stamp is not finite')
@@ -115,8 +131,8 @@ def read_marks(path: Path) -> tuple[Mark, ...]:
         raise BagError(f'cannot read marks {str(path)!r}: {error}') from error
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BagError(
-            f'marks {str(path)!r}: {error!r}; expected a list of {{stamp: seconds, outcome: '
-            f'{" | ".join(OUTCOMES)}}}'
+            f'marks {str(path)!r}: {error}; expected lines of the form "- {{stamp: 1700000012.5, '
+            f'outcome: {" | ".join(OUTCOMES)}}}"'
         ) from error
 
 
@@ -203,12 +219,26 @@ class RealTimeReplay:
                 yield
             self._receive_until(now)
             self._answer(received, values)
-            self._loop.tick(now)
+            with self._not_beginning_in_a_hold(values):
+                self._loop.tick(now)
             latest = now
             yield
         self._recorded = math.inf
         self._finish(latest, math.inf)
         yield
+
+    @contextmanager
+    def _not_beginning_in_a_hold(self, values: Array) -> Iterator[None]:
+        """Let no episode begin with a command with which a robot comes to rest after the last."""
+        rules, controller = self._loop.rules, self._loop.controller
+        assert isinstance(controller, ReplayedController)
+        moves = not (self._loop.in_episode or controller.limiter.at_rest)
+        if moves and controller.holds(values):
+            self._loop.rules = replace(rules, auto_start=False)
+        try:
+            yield
+        finally:
+            self._loop.rules = rules
 
     def _forget_part(self, received: RecordedMessage) -> None:
         """Drop commands of a control step of which another one is not recorded."""

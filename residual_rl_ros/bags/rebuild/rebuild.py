@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.robot.stamps import rounded, stamp_of, to_nanoseconds
-from residual_rl_ros.transitions.transition import Transition
+from residual_rl_ros.transitions.transition import Source, Transition
 
 REORDERED_MESSAGES = 512
 """Lockstep: how far apart a recorder may have written messages of one stamp."""
@@ -112,6 +112,7 @@ class Rebuilder:
         }
         self._takeover_reader = CommandDecoder(robot.takeover, robot.action.size)
         self._made: deque[Transition] = deque()
+        self._sources: Counter[Source] = Counter()
         self._handled: RawMessage | None = None
         self._assembler = _Assembler(robot.channels)
         parts = LoopParts(self.controller, self._assembler, BlendRamp(0.0), self)
@@ -137,7 +138,9 @@ class Rebuilder:
             self._loop.activate()
             for _ in self._replay():
                 while self._made:
-                    yield self._made.popleft()
+                    made = self._made.popleft()
+                    self._sources[made.source] += 1
+                    yield made
         finally:
             self.controller.queue.close()
         self._handled = None
@@ -149,6 +152,18 @@ class Rebuilder:
                 'observations without a recorded command: their decisions are dropped',
                 count=self.controller.unanswered,
             )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What looks wrong in what was made."""
+        made, operated = self._sources.total(), self._sources[Source.TAKEOVER]
+        if operated <= 0.5 * made or self._options.lockstep:
+            return []
+        return [
+            f"{operated} of {made} decisions are an operator's: their commands are further than "
+            'the bound from what this base policy gives with these numbers, or an episode began '
+            'elsewhere. A recording holds no service calls: write what they marked into --marks'
+        ]
 
     # --- LoopCallbacks
 

@@ -189,8 +189,7 @@ class Bringup:
             if started.asked or code is None or (code == 0 and not started.node.lifecycle):
                 continue
             found[name] = (
-                f'{name} ended with code {code}: {self._last_line(started)} (log: '
-                f'{self._log(name)})'
+                f'{name} {_ended_with(code)} {self._last_line(started)} (log: {self._log(name)})'
             )
         return found
 
@@ -252,3 +251,13 @@ class Bringup:
             text = log.read().decode(errors='replace')
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return lines[-1] if lines else 'it printed nothing'
+
+
+def _ended_with(code: int) -> str:
+    """Return how a process ended, before the last line of its log.
+
+    What it said before a signal ended it is no reason, and may be old.
+    """
+    if code >= 0:
+        return f'ended with code {code}:'
+    return f'ended with code {code} ({signal.Signals(-code).name}); its log ends with:'

@@ -84,6 +84,7 @@ def check_live(
         for command in robot.commands:
             judge = _judge_server if command.is_action else _judge_command
             judge(node, command, report)
+        _judge_operator(node, robot.takeover, report)
         check_controllers(tool, robot, report)
         for stop in robot.stop_inputs:
             _judge_stop_input(node, stop, said[stop.name], report)
@@ -258,6 +259,17 @@ def _judge_command(node: Node, command: Command, report: InspectionReport) -> No
             )
     if others:
         report.remarks.append(f'command ({topic}): published already, by {", ".join(others)}')
+
+
+def _judge_operator(node: Node, command: Command, report: InspectionReport) -> None:
+    """Add a problem if an operator commands in messages that the policy node does not hear."""
+    topic = node.resolve_topic_name(command.topic)
+    infos = node.get_publishers_info_by_topic(topic)
+    others = sorted({info.topic_type for info in infos} - {command.type})
+    if others:
+        report.problems.append(
+            f'operator ({topic}): published as {", ".join(others)}, expected {command.type}'
+        )
 
 
 def _judge_server(node: Node, command: Command, report: InspectionReport) -> None:

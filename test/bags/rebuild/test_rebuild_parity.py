@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from builders import LinearPolicy, make_actor, make_metadata, settle
 from raw_bag_builders import (
     CONFIG,
+    DESCRIPTION,
     PERIOD,
     ROBOT,
     Live,
@@ -30,6 +32,7 @@ from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import NOTHING_HAPPENED
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
+from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.stamps import to_nanoseconds
 from residual_rl_ros.robot.topics import JOINT_STATE
 from residual_rl_ros.robot.transforms import ChannelTransform
@@ -206,6 +209,43 @@ def record_slow_policy(folder: Path, late: range) -> Live:
     return live
 
 
+def rolling() -> RobotConfig:
+    """Return the robot commanded by velocities: it takes several control steps to come to rest."""
+    mapping = copy.deepcopy(DESCRIPTION)
+    del mapping['action']['measured_by']
+    mapping['action'] |= {'units': ['rad/s', 'rad/s'], 'max_velocity': [0.2, 0.2]}
+    return RobotConfig.from_mapping(mapping)
+
+
+def test_commands_that_slow_a_robot_down_begin_no_episode(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag', robot=rolling())
+    live.loop.rules = replace(live.loop.rules, auto_start=False)
+    for tick in range(60):
+        if tick in (0, 30):
+            live.loop.request_start()
+        live.step(tick)
+        if tick == 15:
+            live.feedback(tick, 1.0, 1.0, 0.0, 1.0)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', robot=rolling())
+    assert problems == []
+    check_equal(made[: len(live.made)], live.made)
+    assert {one.source for one in made} == {Source.BASE}
+
+
+def test_an_operators_hold_of_a_robot_that_slows_down_is_no_takeover(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag', robot=rolling())
+    for tick in range(60):
+        live.loop.set_held(20 <= tick < 35)
+        live.step(tick)
+    live.recorder.close()
+    made, _, problems = rebuild(tmp_path / 'bag', robot=rolling())
+    assert problems == []
+    assert {one.source for one in made} == {Source.BASE}
+    executed = [[one.executed_action for one in each] for each in (made, live.made)]
+    np.testing.assert_array_equal(executed[0][: len(live.made)], executed[1])
+
+
 PREFETCHING = replace(CONFIG, splicing=Splicing(2))
 FIRST_CHUNK = make_metadata().exec_steps
 """Control steps of an episode that its first chunk decides."""
@@ -259,6 +299,18 @@ def test_a_command_beyond_the_bound_is_a_takeover_that_was_not_recorded(tmp_path
     by_operator = [t for t in made if t.source is Source.TAKEOVER]
     assert [t.step for t in by_operator] == [8, 10]  # Half of each is an operator's.
     assert not any(t.residual_action.any() for t in by_operator)
+
+
+def test_a_recording_of_another_policy_is_remarked(tmp_path: Path) -> None:
+    live = Live.start(tmp_path / 'bag', CONFIG, LinearPolicy(make_metadata(), stochastic=True))
+    for tick in range(20):
+        live.step(tick)
+    live.recorder.close()
+    _, rebuilder, problems = rebuild(tmp_path / 'bag', replace(CONFIG, seed=4))
+    assert problems == []
+    (remark,) = rebuilder.remarks
+    assert "decisions are an operator's" in remark
+    assert rebuild(tmp_path / 'bag', CONFIG, LinearPolicy(stochastic=True))[1].remarks == []
 
 
 def test_a_residual_behind_the_safety_filter_stays_one() -> None:

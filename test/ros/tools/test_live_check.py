@@ -37,6 +37,7 @@ from residual_rl_ros.ros.common.encoders import to_time
 from residual_rl_ros.ros.tools.live_check import (
     _Heard,
     _judge_channel,
+    _judge_operator,
     _judge_pad,
     _judge_urdf,
     _Received,
@@ -225,6 +226,17 @@ def test_the_frames_between_which_a_transform_is_missing_are_named() -> None:
 def test_a_command_that_nobody_hears_is_a_problem(domain_id: int) -> None:
     report = listen(domain_id, robot())
     assert report.problems == ['command (/commands): nobody listens']
+
+
+def test_an_operator_who_sends_messages_of_another_type_is_named() -> None:
+    report = InspectionReport('bench')
+    node = node_of(**{'takeover/command': ['geometry_msgs/msg/Twist']})
+    _judge_operator(node, robot().takeover, report)
+    _judge_operator(node_of(), robot().takeover, report)
+    assert report.problems == [
+        'operator (/takeover/command): published as geometry_msgs/msg/Twist, expected '
+        'std_msgs/msg/Float64MultiArray'
+    ]
 
 
 def test_a_controller_that_asks_for_more_than_is_offered_is_not_connected(domain_id: int) -> None:
