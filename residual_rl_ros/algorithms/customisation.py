@@ -172,8 +172,8 @@ class CustomisedReward:
         Raises:
             ConfigError: as above.
         """
-        if not bool((batch.reward_weight == 1.0).all()):
-            raise ConfigError('n_step is above 1, expected 1 with an add-on reward')
+        if batch.n_step > 1:
+            raise ConfigError(f'n_step is {batch.n_step}, expected 1 with an add-on reward')
         arrays = (batch.observation, batch.executed_action, batch.next_observation)
         values = self._weighted(*(each.cpu().numpy() for each in arrays))
         return torch.as_tensor(values, dtype=batch.reward.dtype, device=batch.reward.device)

@@ -14,7 +14,11 @@ from residual_rl_ros.transitions.batch import Batch
 
 
 def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:
-    """Return y = r + offset + gamma^j V(s'), shape (batch,); a termination has no V(s')."""
+    """Return y = r + offset + gamma^j V(s'), shape (batch,); a termination has no V(s').
+
+    One that is labelled a failure goes on with the offset for ever: to fail soon must not be
+    cheaper than to succeed late.
+    """
     return batch.reward + reward_offset * batch.reward_weight + batch.bootstrap * value
 
 

@@ -167,7 +167,7 @@ class ReplayMemory:
         """
         gamma = self.config.gamma
         rest = self.replay.lowest_value(gamma, offset)
-        return torch.from_numpy(self.replay.returns(gamma, offset, rest))
+        return torch.from_numpy(self.replay.returns(gamma, offset, rest, rest))
 
     def known_returns(self, offset: float) -> Tensor:
         """Return what each row would have returned without an operator, shape (size,).
@@ -177,7 +177,7 @@ class ReplayMemory:
         """
         gamma = self.config.gamma
         rest = self.replay.failure_value(gamma, offset)
-        return torch.from_numpy(self.replay.returns(gamma, offset, rest, unaided=True))
+        return torch.from_numpy(self.replay.returns(gamma, offset, rest, np.nan, unaided=True))
 
     def export(self) -> dict[str, Arrays]:
         """Return the contents for a checkpoint, by file."""

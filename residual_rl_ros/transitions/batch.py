@@ -26,7 +26,8 @@ class Batch:
     reward: Tensor
     """Discounted sum over the j <= n_step decisions that follow, shape (batch,)."""
     reward_weight: Tensor
-    """Sum of the discounts in `reward`: what a constant of 1 per decision adds up to."""
+    """What a constant of 1 per decision adds up to: the discounts in `reward` and, after an episode
+    that terminated as a failure, all that follow for ever."""
     bootstrap: Tensor
     """gamma^j, 0 if the last transition terminated (a truncation bootstraps), shape (batch,)."""
     next_observation: Tensor
@@ -43,6 +44,8 @@ class Batch:
     """Shape (batch, (N - 1) * k * m)."""
     row: npt.NDArray[np.int64]
     """Row of the buffer, shape (batch,)."""
+    n_step: int = 1
+    """Decisions that a `reward` sums at most."""
     demonstrations: int = 0
     """How many of the last ones are demonstrations."""
 
@@ -55,9 +58,10 @@ class Batch:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """Everything but `row` and `demonstrations`, by name."""
+        """Everything but `row`, `n_step` and `demonstrations`, by name."""
         names = [field.name for field in fields(Batch)]
-        return {n: getattr(self, n) for n in names if n not in ('row', 'demonstrations')}
+        others = ('row', 'n_step', 'demonstrations')
+        return {n: getattr(self, n) for n in names if n not in others}
 
     @staticmethod
     def with_demonstrations(first: Batch, second: Batch) -> Batch:
@@ -65,4 +69,4 @@ class Batch:
         others = second.tensors
         tensors = {name: torch.cat([own, others[name]]) for name, own in first.tensors.items()}
         row = np.concatenate([first.row, second.row])
-        return Batch(row=row, demonstrations=len(second.row), **tensors)
+        return Batch(row=row, n_step=first.n_step, demonstrations=len(second.row), **tensors)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,19 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition
+from residual_rl_ros.transitions.transition import Source, Success, Transition
 
 NONE = -1
+
+
+class _End(IntEnum):
+    """How a transition ended its episode."""
+
+    NOT = 0
+    TRUNCATED = 1
+    TERMINATED = 2
+    FAILED = 3
+    """Terminated, and labelled a failure."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,7 @@ class ReplayBuffer:
         # It is always younger than this one, so it is never overwritten first.
         self._following = np.full(capacity, NONE, dtype=np.int32)
         self._source = np.zeros(capacity, dtype=np.int8)
+        self._end = np.zeros(capacity, dtype=np.int8)
         self._open: dict[str, _Chain] = {}
         self._next = 0
         self._size = 0
@@ -78,7 +90,7 @@ class ReplayBuffer:
     @staticmethod
     def row_bytes(layout: TransitionLayout) -> int:
         """Return the memory of a row [byte]."""
-        return 4 * sum(_widths(layout).values()) + 5
+        return 4 * sum(_widths(layout).values()) + 6
 
     def __len__(self) -> int:
         """Return the number of stored transitions."""
@@ -114,6 +126,7 @@ class ReplayBuffer:
             casting='same_kind',
         )
         self._source[row] = transition.source
+        self._end[row] = _end_of(transition)
         self._following[row] = NONE
         epoch, episode, step = transition.epoch, transition.episode, transition.step
         chain = self._open.pop(robot, None)
@@ -159,6 +172,8 @@ class ReplayBuffer:
             else:
                 stored[:, columns] = table.block(name)
         self._source[begin:end] = table.header('source')
+        of_end = (table.header(name) for name in ('terminated', 'truncated', 'success'))
+        self._end[begin:end] = _ends(*of_end)
         keys = [table.header(name) for name in ('epoch', 'episode', 'step')]
         chain = self._open.pop(robot, None)
         first = tuple(int(key[0]) for key in keys)
@@ -180,7 +195,8 @@ class ReplayBuffer:
     @property
     def nbytes(self) -> int:
         """Memory of the whole buffer [byte]."""
-        return self._table.nbytes + self._following.nbytes + self._source.nbytes
+        arrays = (self._table, self._following, self._source, self._end)
+        return sum(array.nbytes for array in arrays)
 
     @property
     def newest(self) -> int:
@@ -251,6 +267,8 @@ class ReplayBuffer:
             reward += step * self._table[last, reward_column]
             weight += step
             discount = np.where(going, gamma * discount, discount)
+        if gamma < 1.0:  # What is paid for every decision goes on after a failure, for ever.
+            weight += np.where(self._end[last] == _End.FAILED, discount / (1.0 - gamma), 0.0)
         now, then = torch.from_numpy(self._table[first]), torch.from_numpy(self._table[last])
         columns = self._columns
         return Batch(
@@ -267,6 +285,7 @@ class ReplayBuffer:
             next_prior=then[:, columns['next_prior']],
             next_proposals=then[:, columns['next_proposals']],
             row=first,
+            n_step=n_step,
         )
 
     def lowest_value(self, gamma: float, offset: float) -> float:
@@ -301,15 +320,19 @@ class ReplayBuffer:
         return self._table[: self._size, self._columns['reward'].start]
 
     def returns(
-        self, gamma: float, offset: float, rest: float, unaided: bool = False
+        self, gamma: float, offset: float, rest: float, gap: float, unaided: bool = False
     ) -> npt.NDArray[np.float32]:
         """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
+
+        An episode that terminated as a failure goes on with the offset for ever.
 
         Args:
             gamma: discount per decision.
             offset: added to a reward.
-            rest: what is worth what comes after a row whose episode goes on unseen (a truncation, a
-                gap, the newest rows): `lowest_value`, `failure_value`, or NaN.
+            rest: what is worth what comes after a truncation: `lowest_value`, `failure_value`, or
+                NaN.
+            gap: likewise after a row whose episode goes on and is not stored: a transition was
+                lost, or has yet to come.
             unaided: end episodes, unseen, where an operator takes over: what he earns is no return
                 of the policy. NaN in rows that are his.
         """
@@ -317,17 +340,20 @@ class ReplayBuffer:
         rewards = self._rewards + offset
         goes_on = self._table[:, self._columns['goes_on'].start]
         result = np.full(self._size, -np.inf, dtype=np.float32)
-        newest = self.newest
+        ends, newest = self._end, self.newest
+        failed = gamma * np.float32(offset) / (1.0 - gamma) if gamma < 1.0 else 0.0
         for age in range(self._size):
             row = (newest - age) % self.capacity
             following = self._following[row]
             if operated[row]:
                 result[row] = np.nan
             elif not goes_on[row]:
-                result[row] = rewards[row]
+                result[row] = rewards[row] + (failed if ends[row] == _End.FAILED else 0.0)
+            elif ends[row] == _End.TRUNCATED or (following != NONE and operated[following]):
+                result[row] = rewards[row] + gamma * rest
             else:
-                unseen = following == NONE or operated[following]
-                result[row] = rewards[row] + gamma * (rest if unseen else result[following])
+                after = gap if following == NONE else result[following]
+                result[row] = rewards[row] + gamma * after
         return result
 
     def keep_newest(self, count: int) -> None:
@@ -341,7 +367,8 @@ class ReplayBuffer:
         moved = np.full(self.capacity, NONE, dtype=np.int32)
         moved[rows] = np.arange(kept, dtype=np.int32)
         following = self._following[rows]
-        self._table[:kept], self._source[:kept] = self._table[rows], self._source[rows]
+        for array in (self._table, self._source, self._end):
+            array[:kept] = array[rows]
         self._following[:] = NONE
         self._following[:kept] = np.where(following == NONE, NONE, moved[following])
         self._open = {
@@ -363,6 +390,7 @@ class ReplayBuffer:
             'table': self._table[: self._size],
             'following': self.following,
             'source': self._source[: self._size].astype(np.int64),
+            'end': self._end[: self._size].astype(np.int64),
             'next': np.array([self._next]),
             'open': np.array(
                 [(chain.row, *chain.expected) for chain in self._open.values()], dtype=np.int64
@@ -381,15 +409,32 @@ class ReplayBuffer:
             raise ResidualRLError(
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
-        if 'following' not in contents:
+        if not {'following', 'end'} <= contents.keys():
             raise ResidualRLError(
                 'stored replay is of an earlier version of this package; start anew'
             )
         self._table[: len(table)] = table
         self._following[: len(table)] = contents['following']
         self._source[: len(table)] = contents['source']
+        self._end[: len(table)] = contents['end']
         self._size = len(table)
         self._next = int(contents['next'][0])
         names = contents['robots'].astype(np.uint8).tobytes().decode().split('\n')
         for name, (row, *expected) in zip(names, contents['open'].tolist(), strict=False):
             self._open[name] = _Chain(row, (expected[0], expected[1], expected[2]))
+
+
+def _end_of(transition: Transition) -> _End:
+    """Return how a transition ended its episode."""
+    if transition.terminated:
+        return _End.FAILED if transition.success is Success.FAILURE else _End.TERMINATED
+    return _End.TRUNCATED if transition.truncated else _End.NOT
+
+
+def _ends(
+    terminated: npt.NDArray[Any], truncated: npt.NDArray[Any], success: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return `_end_of` many transitions, by their flags and labels, shape as these."""
+    by_label = np.where(success == Success.FAILURE, _End.FAILED, _End.TERMINATED)
+    cut_off = np.where(truncated != 0.0, _End.TRUNCATED, _End.NOT)
+    return np.where(terminated != 0.0, by_label, cut_off)

@@ -90,7 +90,7 @@ def test_a_wrong_add_on_is_refused_and_the_old_one_stays():
 
 def test_summed_decisions_have_no_add_on_reward():
     buffer, _ = filled()
-    with pytest.raises(ConfigError, match='n_step is above 1'):
+    with pytest.raises(ConfigError, match='n_step is 2, expected 1'):
         reward('add_on')(buffer.sample(16, np.random.default_rng(1), 0.9, 2))
 
 

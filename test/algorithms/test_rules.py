@@ -30,8 +30,7 @@ from residual_rl_ros.algorithms.training_state import effective_rank
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.architecture import CRITIC_NORMALIZATIONS
-from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
-from residual_rl_ros.transitions.transition import Source
+from residual_rl_ros.transitions.transition import Success, Transition
 
 LAYOUT = make_layout()
 PRESETS = residual_presets()
@@ -384,11 +383,17 @@ def test_the_actor_finds_the_residual_that_pays(preset: str) -> None:
     assert found > 0.5
 
 
+def end_at_once(number: int, transition: Transition) -> Transition:
+    del number
+    ended = {'terminated': True, 'truncated': False, 'success': Success.UNLABELLED}
+    return replace(transition, reward=0.0, **ended)
+
+
 def test_cal_ql_pushes_sampled_actions_down_but_not_below_the_known_return() -> None:
     def spread(calibrated: bool) -> tuple[float, float]:
         rule = make_rule('wsrl', cql_weight=5.0, critic_learning_rate=3e-3)
         assert isinstance(rule, CalQl)
-        fill(rule, stream(change=lambda i, t: replace(t, terminated=True, reward=0.0)))
+        fill(rule, stream(change=end_at_once))
         known = rule.memory.lower_bounds(-1.0).numpy()
         assert (known == -1.0).all()
         returns = torch.from_numpy(known if calibrated else np.full_like(known, -np.inf))
@@ -406,59 +411,6 @@ def test_cal_ql_pushes_sampled_actions_down_but_not_below_the_known_return() -> 
     policy, data = spread(calibrated=False)
     assert policy < data
     assert spread(calibrated=True)[0] > policy
-
-
-def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_not_seen() -> None:
-    replay = ReplayBuffer(LAYOUT, 10)
-    k = LAYOUT.decision_steps
-    for step, (reward, ends) in enumerate([(1.0, False), (2.0, False), (4.0, True)]):
-        replay.add(make_transition(LAYOUT, step=k * step, reward=reward, terminated=ends))
-    replay.add(make_transition(LAYOUT, episode=9, step=0, reward=8.0, truncated=True))
-    replay.add(make_transition(LAYOUT, episode=10, step=0, reward=8.0))
-    found = replay.returns(0.5, -1.0, rest=np.nan)
-    assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
-    assert np.isnan(found[3:]).all()
-
-
-def test_what_an_operator_earns_is_no_return_of_the_policy() -> None:
-    replay, k = ReplayBuffer(LAYOUT, 10), LAYOUT.decision_steps
-    sources = [Source.BASE, Source.RESIDUAL, Source.TAKEOVER, Source.BASE]
-    for step, source in enumerate(sources):
-        ends = step == 3
-        add = {'step': k * step, 'source': source, 'reward': float(ends), 'terminated': ends}
-        replay.add(make_transition(LAYOUT, **add))
-    assert replay.returns(0.5, -1.0, rest=-2.0).tolist() == [-1.75, -1.5, -1.0, 0.0]
-    unaided = replay.returns(0.5, -1.0, rest=-4.0, unaided=True)
-    # Where he took over, the policy is taken to have failed.
-    assert unaided.tolist()[:2] == [-1.0 + 0.5 * (-1.0 + 0.5 * -4.0), -1.0 + 0.5 * -4.0]
-    assert np.isnan(unaided[2])
-    assert unaided[3] == 0.0  # The policy succeeds, from where he has brought the robot.
-
-
-def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever() -> None:
-    replay = ReplayBuffer(LAYOUT, 10)
-    for step in range(4):
-        last = step == 3
-        add = {'step': LAYOUT.decision_steps * step, 'reward': 0.0, 'truncated': last}
-        replay.add(make_transition(LAYOUT, **add))
-    replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0, terminated=True))
-    assert replay.lowest_value(0.75, -1.0) == replay.failure_value(0.75, -1.0) == -4.0
-    found = replay.returns(0.75, -1.0, rest=-4.0)
-    np.testing.assert_allclose(found, [-4.0, -4.0, -4.0, -4.0, -1.0], rtol=1e-6)
-    assert np.isneginf(replay.lowest_value(1.0, -1.0))
-    assert np.isnan(replay.failure_value(1.0, -1.0))
-
-
-@pytest.mark.parametrize(('rewards', 'bound'), [((5.0, 4.0), -math.inf), ((-0.1, -50.0), -200.0)])
-def test_what_comes_after_a_dense_reward_has_at_most_a_lower_bound(
-    rewards: tuple[float, float], bound: float
-) -> None:
-    replay = ReplayBuffer(LAYOUT, 10)
-    for episode, reward in enumerate(rewards):
-        last = {'terminated': episode == 0, 'truncated': episode == 1}
-        replay.add(make_transition(LAYOUT, episode=episode, step=0, reward=reward, **last))
-    assert replay.lowest_value(0.75, 0.0) == bound
-    assert np.isnan(replay.failure_value(0.75, 0.0))
 
 
 DENSE: dict[str, Callable[[int], float]] = {
