@@ -30,7 +30,7 @@ from residual_rl_ros.schema import read_yaml
 
 TOPIC = 'topic'
 """As name of a base policy: its chunks arrive."""
-REFUSALS = ('malformed', 'stale', 'superseded', 'future')
+REFUSALS = ('malformed', 'two_publishers', 'stale', 'superseded', 'future')
 JITTER = 0.1
 """A control step may be so much of a period off its time."""
 REMEMBERED = 1000

@@ -184,6 +184,11 @@ def import_base(
 
     for remark in policy.remarks:
         say(f'remark: {remark}')
+    if parity.decided:
+        say(
+            f'remark: {", ".join(parity.decided)}: the graph has what was decided there for one '
+            'example, whatever it is given; write it with torch.where'
+        )
     say(f'{out}: {meta.source}, {meta.rate_hz:g} Hz, {meta.exec_steps} of {meta.horizon} actions')
     say(f'observation: {", ".join(meta.observation_names)}')
     say(f'action: {", ".join(meta.action_names)}')

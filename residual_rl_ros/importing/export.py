@@ -21,6 +21,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 from torch.overrides import TorchFunctionMode
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, UNUSED_RANGE, BasePolicyMetadata
@@ -63,6 +64,9 @@ class Parity:
     rounding: float | None = None
     """How far torch in single precision is from torch in double, as `error` is from the latter;
     None where the error need not be compared with it."""
+    decided: tuple[str, ...] = ()
+    """Lines of the network that the graph does not follow: they decide by the numbers in a tensor,
+    and the graph has what they decided for one example."""
 
     @property
     def bound(self) -> float:
@@ -84,8 +88,8 @@ def export(policy: ImportedPolicy, path: Path, batches: tuple[int, ...] = BATCHE
         OutputError: the file cannot be written.
     """
     policy.network.eval()
-    content = _graph(policy)
-    parity = _parity(policy, content, batches)
+    content, decided = _graph(policy)
+    parity = replace(_parity(policy, content, batches), decided=decided)
     if not parity.error <= parity.bound:  # NaN is refused too.
         rounding = policy.loop is not None and parity.error < MOST_ROUNDING
         hint = '; fewer --ddim-steps add up less rounding' if rounding else ''
@@ -106,8 +110,8 @@ def export(policy: ImportedPolicy, path: Path, batches: tuple[int, ...] = BATCHE
     return parity
 
 
-def _graph(policy: ImportedPolicy) -> bytes:
-    """Return the ONNX graph, all leading dimensions open.
+def _graph(policy: ImportedPolicy) -> tuple[bytes, tuple[str, ...]]:
+    """Return the ONNX graph, all leading dimensions open, and see `Parity.decided`.
 
     Raises:
         PolicyImportError: an operator has no ONNX form, or the graph is too large.
@@ -122,15 +126,18 @@ def _graph(policy: ImportedPolicy) -> bytes:
         return _traced(policy, policy.network, example, names, list(policy.outputs))
     rows = policy.loop.rows
     assert isinstance(rows, Tensor)
-    turn = OneTurn(policy.network, policy.loop)
+    # The exporter leaves all in the mode of what it was given.
+    turn = OneTurn(policy.network, policy.loop).eval()
     outputs = [*policy.outputs, END]
-    content = _traced(policy, turn, [*example, rows[:1]], [*names, ROW], outputs, weights=False)
+    content, decided = _traced(
+        policy, turn, [*example, rows[:1]], [*names, ROW], outputs, weights=False
+    )
     model = onnx.ModelProto.FromString(content)
     unroll(model, rows.numpy())
     _add_weights(model.graph, turn)
     _check_size(model.ByteSize())
     serialised: bytes = model.SerializeToString()
-    return serialised
+    return serialised, decided
 
 
 def _add_weights(graph: Any, network: nn.Module) -> None:
@@ -157,8 +164,8 @@ def _traced(
     inputs: list[str],
     outputs: list[str],
     weights: bool = True,
-) -> bytes:
-    """Return the graph of a network, as torch makes it.
+) -> tuple[bytes, tuple[str, ...]]:
+    """Return the graph of a network, as torch makes it, and see `Parity.decided`.
 
     Without weights they are further inputs, by their names in the network.
 
@@ -169,12 +176,13 @@ def _traced(
     try:
         with (
             torch.no_grad(),
-            warnings.catch_warnings(),
+            warnings.catch_warnings(record=True) as warned,
             nothing_printed(),
             TemporaryDirectory() as scratch,
         ):
             path = Path(scratch, 'policy.onnx')
             warnings.simplefilter('ignore')  # Of the exporter about itself.
+            warnings.simplefilter('always', TracerWarning)
             torch.onnx.export(
                 network,
                 tuple(example),
@@ -187,7 +195,7 @@ def _traced(
                 do_constant_folding=weights,
                 dynamo=False,
             )
-            return path.read_bytes()
+            return path.read_bytes(), _foreign_lines(warned)
     except torch.onnx.errors.UnsupportedOperatorError as error:
         raise PolicyImportError(
             f'{type(policy.network).__name__} has an operator without a form in ONNX opset '
@@ -197,6 +205,13 @@ def _traced(
         raise PolicyImportError(
             f'{type(policy.network).__name__} cannot be written as ONNX: {error}'
         ) from error
+
+
+def _foreign_lines(warned: Iterable[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Return where a user's own code was warned about, each place once."""
+    known = tuple(str(Path(each).parent) for each in (__file__, torch.__file__))
+    places = (f'{each.filename}:{each.lineno}' for each in warned)
+    return tuple(dict.fromkeys(place for place in places if not place.startswith(known)))
 
 
 @contextmanager
@@ -305,7 +320,7 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
     """Return what torch computes, one tensor for each output.
 
     Raises:
-        PolicyImportError: it is of another shape than the metadata say, or not finite.
+        PolicyImportError: it is of another shape or type than the metadata say, or not finite.
     """
     with torch.no_grad(), _Products():
         result = policy.network(*values)
@@ -322,7 +337,18 @@ def reference(policy: ImportedPolicy, values: list[Tensor]) -> tuple[Tensor, ...
             f'the network returns actions of shape {list(outputs[0].shape)}, expected '
             f'{list(wanted)} (batch, horizon, actions)'
         )
+    memories = {each.output: (len(values[0]), *each.shape) for each in meta.memories}
     for name, output in zip(policy.outputs, outputs, strict=True):
+        if output.dtype != values[0].dtype:
+            raise PolicyImportError(
+                f'the network returns {name} as {output.dtype}, expected {values[0].dtype} as its '
+                'observation'
+            )
+        if tuple(output.shape) != memories.get(name, tuple(output.shape)):
+            raise PolicyImportError(
+                f'the network returns {name} of shape {list(output.shape)}, expected '
+                f'{list(memories[name])} as its input'
+            )
         if not bool(torch.isfinite(output).all()):
             raise PolicyImportError(f'the network returns numbers that are not finite in {name}')
     return outputs

@@ -156,7 +156,7 @@ def _call(name: str) -> Any:
             if not callable(factory):
                 raise PolicyImportError(f'{package} has no function {attribute!r}')
             return factory()
-    except Exception as error:  # Whatever the user's code raises.
-        if isinstance(error, ResidualRLError):
-            raise
+    except ResidualRLError:
+        raise
+    except (Exception, SystemExit) as error:  # Whatever the user's code raises.
         raise PolicyImportError(f'{name} failed: {type(error).__name__}: {error}') from error

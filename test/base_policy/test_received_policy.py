@@ -138,6 +138,7 @@ def test_a_chunk_of_no_use_is_refused_and_counted(robot: Robot) -> None:
     assert robot.queue.counts == {
         'received': 2,
         'refused_malformed': 0,
+        'refused_two_publishers': 0,
         'refused_stale': 1,
         'refused_superseded': 2,
         'refused_future': 1,

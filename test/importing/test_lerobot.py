@@ -32,6 +32,7 @@ from residual_rl_ros.importing.checkpoint import import_checkpoint
 from residual_rl_ros.importing.export import export, reference
 from residual_rl_ros.importing.lerobot.assembly import BUILDERS, own_weights
 from residual_rl_ros.importing.lerobot.folder import LerobotFolder, read_folder
+from residual_rl_ros.importing.lerobot.statistics import read_statistics
 from residual_rl_ros.importing.mapping import PolicyMap
 from residual_rl_ros.importing.policy import ImportedPolicy, build_empty, check_fit
 
@@ -72,6 +73,23 @@ def test_a_checkpoint_becomes_a_base_policy_with_the_actions_of_torch(
     )
     np.testing.assert_allclose(rows[:, :2], expected[0], atol=1e-5)
     np.testing.assert_allclose(rows[:, 2:], expected[1], atol=1e-5)
+
+
+def test_cameras_with_batch_normalisation_act_as_in_torch(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / 'c', 'diffusion', use_group_norm=False)
+    policy = import_checkpoint(folder, options(ddim_steps=2))
+    assert export(policy, tmp_path / 'policy.onnx', batches=(1, 3)).error <= 1e-5
+
+
+def test_a_feature_that_the_normalizer_does_not_name_is_not_normalised(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / 'c', 'act')
+    path = folder / 'policy_preprocessor.json'
+    processor = json.loads(path.read_text())
+    del processor['steps'][-1]['config']['features']['observation.state']
+    path.write_text(json.dumps(processor))
+    made = read_statistics(read_folder(folder)).normalisations
+    modes = {key: each.mode for key, each in made.items()}
+    assert (modes['observation.state'], modes['action']) == ('IDENTITY', 'MEAN_STD')
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -146,6 +146,40 @@ def test_actions_of_a_wrong_shape_leave_no_file(here: Path) -> None:
     assert not (here / 'policy.onnx').exists()
 
 
+@pytest.mark.parametrize(
+    ('body', 'old', 'new', 'message'),
+    [
+        (PLAIN, '[:, :, None]', '[:, :, None].double()', 'action as torch.float64, expected'),
+        (EVERYTHING, 'return action, state,', 'return action, state.repeat(1, 2),', r'\[5, 2\]'),
+    ],
+)
+def test_outputs_that_no_policy_node_takes_leave_no_file(
+    here: Path, body: str, old: str, new: str, message: str
+) -> None:
+    write(here, body.replace(old, new))
+    with pytest.raises(PolicyImportError, match=message):
+        export(import_module('mine:make', ImportOptions()), here / 'policy.onnx')
+    assert not (here / 'policy.onnx').exists()
+
+
+def test_a_factory_that_ends_the_process_is_a_failure(here: Path) -> None:
+    write(here, 'def make():\n    raise SystemExit(0)')
+    with pytest.raises(PolicyImportError, match='mine:make failed: SystemExit'):
+        import_module('mine:make', ImportOptions())
+
+
+def test_a_line_that_decides_by_a_tensor_is_remarked(here: Path) -> None:
+    write(here, PLAIN)
+    policy = import_module('mine:make', ImportOptions())
+    assert export(policy, here / 'policy.onnx', (1,)).decided == ()
+    decides = 'if observation.abs().max() > 6.0: observation = -observation\n            return'
+    write(here, PLAIN.replace('return torch', f'{decides} torch'))
+    del sys.modules['mine']
+    policy = import_module('mine:make', ImportOptions())
+    (place,) = export(policy, here / 'policy.onnx', (1,)).decided
+    assert place.startswith(str(here / 'mine.py:'))
+
+
 def test_the_command_takes_a_module_or_a_checkpoint(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,14 @@ CASES: dict[str, tuple[Change, str]] = {
         "has the step 'relative_actions_processor', which is not supported",
     ),
     'a step of somebody': (step(1, registry_name=['x']), r'has the step \[.x.\]'),
+    'two normalizers': (
+        step(1, registry_name='normalizer_processor'),
+        'has two steps normalizer_processor, expected one',
+    ),
+    'no normalizer': (
+        step(3, registry_name='to_batch_processor'),
+        'has no step normalizer_processor, and config.json normalises observation.state by',
+    ),
     'an unknown mode': (
         step(3, config={'norm_map': {'STATE': 'SIGMOID'}}),
         "observation.state is normalised by 'SIGMOID', expected one of IDENTITY, MEAN_STD",

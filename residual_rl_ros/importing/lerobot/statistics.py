@@ -118,30 +118,50 @@ def _of_processors(folder: LerobotFolder) -> Statistics:
     after, known_after, _ = _processor(folder.path, POSTPROCESSOR, UNNORMALIZER)
     made = {}
     for feature in folder.inputs:
-        # A set of keys that is there names the only ones that are normalised.
-        chosen = before.get('normalize_observation_keys')
-        mode = _mode(before.get('norm_map', {}), feature)
-        if chosen is not None and feature.key not in chosen:
-            mode = 'IDENTITY'
-        made[feature.key] = _normalisation(feature, mode, known, _epsilon(before))
+        mode = _mode_of_step(folder, before, feature, PREPROCESSOR, NORMALIZER)
+        made[feature.key] = _normalisation(feature, mode, known, _epsilon(before or {}))
     action = folder.action
-    mode = _mode(after.get('norm_map', {}), action)
-    made[action.key] = _normalisation(action, mode, known_after, _epsilon(after))
+    mode = _mode_of_step(folder, after, action, POSTPROCESSOR, UNNORMALIZER)
+    made[action.key] = _normalisation(action, mode, known_after, _epsilon(after or {}))
     return Statistics(made, {**known, **known_after}, renamed)
+
+
+def _mode_of_step(
+    folder: LerobotFolder, step: Mapping[str, Any] | None, feature: Feature, name: str, kind: str
+) -> str:
+    """Return the mode of a feature: its step normalises what is among its `features`.
+
+    Raises:
+        PolicyImportError: there is no such step, although the configuration normalises the feature.
+    """
+    if step is None:
+        if 'normalization_mapping' in folder.config:
+            said = _mode(folder.config['normalization_mapping'], feature)
+            if said != 'IDENTITY':
+                raise PolicyImportError(
+                    f'{name} has no step {kind}, and {CONFIG} normalises {feature.key} by {said}: '
+                    'take both files from the same training run'
+                )
+        return 'IDENTITY'
+    # Sets of keys that are there name the only ones that are normalised.
+    for keys in (step.get('features'), step.get('normalize_observation_keys')):
+        if keys is not None and feature.key not in keys and feature is not folder.action:
+            return 'IDENTITY'
+    return _mode(step.get('norm_map', {}), feature)
 
 
 def _processor(
     path: Path, name: str, wanted: str
-) -> tuple[Mapping[str, Any], dict[str, dict[str, Tensor]], dict[str, str]]:
+) -> tuple[Mapping[str, Any] | None, dict[str, dict[str, Tensor]], dict[str, str]]:
     """Return configuration and statistics of a processor's normalisation, and its renamed keys.
 
     Raises:
-        PolicyImportError: it cannot be read, or has a step that is not supported.
+        PolicyImportError: it cannot be read, has a step that is not supported, or normalises twice.
     """
     try:
         steps = read_json(path / name)['steps']
         known: dict[str, dict[str, Tensor]] = {}
-        config: Mapping[str, Any] = {}
+        config: Mapping[str, Any] | None = None
         renamed: dict[str, str] = {}
         for step in steps:
             kind = step.get('registry_name', step.get('class'))
@@ -154,6 +174,11 @@ def _processor(
             if kind == RENAME:
                 pairs = step.get('config', {}).get('rename_map', {})
                 renamed = {str(new): str(old) for old, new in pairs.items()}
+            if kind == wanted and config is not None:
+                raise PolicyImportError(
+                    f'{name} has two steps {wanted}, expected one: normalising twice is not '
+                    'supported; remove one of them, or export the policy with --module'
+                )
             if kind == wanted:
                 config = step.get('config', {})
                 known = _state(path, step.get('state_file'))

@@ -132,6 +132,15 @@ def test_a_robot_runs_on_chunks_holds_without_and_counts_what_is_none(node: Poli
     spin_until(lambda: len(server.commands) > commands + 10)
     assert node.active
     assert said('late_chunks') <= late + 3
+    # One that was forgotten takes turns with it: the robot holds until it is stopped.
+    forgotten = server.node.create_publisher(JointTrajectory, CHUNKS, qos.COMMAND)
+    timer = server.node.create_timer(0.1, lambda: forgotten.publish(chunk(time.time() - 0.2)))
+    spin_until(lambda: said('chunks_refused_two_publishers') > 5)
+    received, late = said('chunks_received'), said('late_chunks')
+    spin_until(lambda: said('late_chunks') > late + 5)
+    assert said('chunks_received') == received
+    timer.cancel()
+    spin_until(lambda: said('chunks_received') > received + 3)
     node.trigger_deactivate()
     node.trigger_cleanup()
     server.node.destroy_node()
