@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -178,3 +179,16 @@ def write_bytes(path: Path, content: bytes) -> None:
         ) from error
     except OSError as error:
         raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
+
+
+def load_entry_point(entry: metadata.EntryPoint) -> Any:
+    """Return what another package declares.
+
+    Raises:
+        ResourceError: it cannot be loaded, whatever that raises.
+    """
+    try:
+        return entry.load()
+    except Exception as error:
+        where = f'{entry.value} of the package {entry.dist and entry.dist.name}'
+        raise ResourceError(f'{where} cannot be loaded: {type(error).__name__}: {error}') from error

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """log pi(a|s) of a base policy, differentiable in the action: what customisation adds to a reward.
 
-The base tells a flat block of numbers for each decision (`robot.action_spec.Prior`); here they
+The base tells a flat block of numbers for each decision (`robot.prior.Prior`); here they
 become a density over its k x m actions. Control steps and dimensions are independent of each other.
 The same class is the density of a policy that is learned as a change of such a block.
 """
@@ -94,19 +94,22 @@ class Density(nn.Module):
         x = (action - self.centre) / self.half_range.clamp_min(EDGE)
         return torch.atanh(x.clamp(EDGE - 1.0, 1.0 - EDGE))
 
-    def executed(self, action: Tensor, base_action: Tensor) -> Tensor:
+    def executed(self, action: Tensor, base_action: Tensor, seen: tuple[Tensor, Tensor]) -> Tensor:
         """Return what a robot executes of an action, shape (..., k * m).
 
-        That is within the residual bound of the base action, and in the trained range, or where the
-        base action is outside of it, no further outside. Limits of the robot are not known here.
+        That is within the residual bound of the base action, and in the trained range or as far
+        outside of it as the base action is, or as any action was that a robot has executed. Limits
+        of robots are no part of a layout: what they have executed is all that is known of them.
 
         Args:
             action: command units.
             base_action: command units.
+            seen: smallest and largest executed action, see `ReplayBuffer.executed_range`.
         """
         difference = torch.minimum((action - base_action).maximum(-self.bound), self.bound)
-        low = torch.minimum(self.centre - self.half_range, base_action)
-        high = torch.maximum(self.centre + self.half_range, base_action)
+        least, most = (each.to(action) for each in seen)
+        low = torch.minimum(self.centre - self.half_range, base_action).minimum(least)
+        high = torch.maximum(self.centre + self.half_range, base_action).maximum(most)
         return torch.minimum((base_action + difference).maximum(low), high)
 
     def log_prob_of(self, block: Tensor, z: Tensor, end: Tensor | None = None) -> Tensor:

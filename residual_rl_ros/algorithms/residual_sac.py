@@ -145,7 +145,8 @@ class ResidualSac(OffPolicyCustomisation):
         log_policy = self.policy.log_prob_of(block, z)
         log_pi = self.prior.log_prob_of(prior_block, z) if self.prior else 0.0
         # Critics know what robots execute, and nothing of what these would never do.
-        action = self.policy.executed(self.policy.to_action(z), base_action)
+        seen = self.memory.replay.executed_range()
+        action = self.policy.executed(self.policy.to_action(z), base_action, seen)
         q = self.values(critic, observation, action)
         alpha = self.log_alpha.exp().detach()
         return residual_value(q, log_pi, log_policy, self.prior_weight, alpha), log_policy

@@ -20,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
+from residual_rl_ros.resources import load_entry_point
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition
@@ -253,9 +254,14 @@ def find_rule(name: Any) -> tuple[type[Any], type[RuleConfig]]:
     Raises:
         ConfigError: no rule has the name.
     """
+    broken = []
     if name not in RULES:
         for entry in metadata.entry_points(group=ENTRY_POINTS):
-            entry.load()
+            try:
+                load_entry_point(entry)
+            except ResourceError as error:  # It may not be the one.
+                broken.append(f'; {error}')
     if name not in RULES:
-        raise ConfigError(f'algorithm is {name!r}, expected one of {", ".join(sorted(RULES))}')
+        known = ', '.join(sorted(RULES))
+        raise ConfigError(f'algorithm is {name!r}, expected one of {known}{"".join(broken)}')
     return RULES[name]

@@ -21,7 +21,7 @@ class BaseDistribution:
     """Of the base action of one decision."""
 
     prior: Array
-    """Density of the action, shape (P,); see `robot.action_spec.Prior`."""
+    """Density of the action, shape (P,); see `robot.prior.Prior`."""
     proposals: Array
     """Other draws of the base policy at the same observation, shape (N - 1, k * m)."""
 

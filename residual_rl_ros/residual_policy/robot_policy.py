@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
-from residual_rl_ros.errors import shown
+from residual_rl_ros.errors import ResourceError, shown
 from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
+from residual_rl_ros.resources import load_entry_point
 from residual_rl_ros.rewards.composition import AddOns
 from residual_rl_ros.transitions.layout import TransitionLayout
 
@@ -217,10 +218,14 @@ def find_policy(kind: Any) -> tuple[type[Any], type[Any]]:
     Raises:
         ValueError: there is none; weight messages come from outside.
     """
+    broken = []
     if kind not in ROBOT_POLICIES:
         for entry in installed_kinds():
-            entry.load()
+            try:
+                load_entry_point(entry)
+            except ResourceError as error:  # It may not be the one.
+                broken.append(f'; {error}')
     if kind not in ROBOT_POLICIES:
         known = ', '.join(sorted(ROBOT_POLICIES))
-        raise ValueError(f'kind is {shown(kind)}, expected one of {known}')
+        raise ValueError(f'kind is {shown(kind)}, expected one of {known}{"".join(broken)}')
     return ROBOT_POLICIES[kind]

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.errors import ConfigError, shown
+from residual_rl_ros.errors import ConfigError, ResourceError, shown
 from residual_rl_ros.numerics import Array
+from residual_rl_ros.resources import load_entry_point
 
 ENTRY_POINTS = 'residual_rl_ros.codecs'
 
@@ -72,11 +73,13 @@ def find_codec(kind: str) -> Codec:
             f'for it; install the one that declares it (entry points {ENTRY_POINTS}, installed: '
             f'{known}), or correct the type'
         )
-    where = f'codec of {kind} ({entry.value} of the package {entry.dist and entry.dist.name})'
     try:
-        codec = entry.load()
-    except Exception as error:
-        raise ConfigError(f'{where}: {type(error).__name__}: {error}') from error
+        codec = load_entry_point(entry)
+    except ResourceError as error:
+        raise ConfigError(f'codec of {kind}: {error}') from error
     if not isinstance(codec, Codec):
-        raise ConfigError(f'{where} is {shown(codec)}, expected a Codec of {__name__}')
+        raise ConfigError(
+            f'codec of {kind}: {entry.value} of the package {entry.dist and entry.dist.name} is '
+            f'{shown(codec)}, expected a Codec of {__name__}'
+        )
     return codec

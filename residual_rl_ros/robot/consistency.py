@@ -83,13 +83,18 @@ def _of_joint_state(
 ) -> Iterator[str]:
     name = action.measured_by[index]
     field, _, joint = name.removeprefix(f'{channel.name}.').partition('.')
-    unit = action.units[index] if action.units else ''
-    expected = QUANTITIES.get(unit, field)
     where = f'robot.action.measured_by of {action.names[index]!r} is {name!r}'
+    if action.units:
+        unit = action.units[index]
+        expected, because = QUANTITIES.get(unit, field), f'its unit is {unit}'
+    else:
+        expected, because = 'position', 'without robot.action.units it is one'
     if field != expected:
-        yield f'{where}, a {field}, expected its {expected}: its unit is {unit}'
-    if joint != commanded and commanded in channel.joints:
-        yield f'{where}, but its command moves joint {commanded!r}, which that channel has too'
+        yield f'{where}, a {field}, expected its {expected}: {because}'
+    moved = commanded or action.names[index].partition('.')[0]
+    if joint != moved and moved in channel.joints:
+        says = 'command moves' if commanded else 'name says'
+        yield f'{where}, but its {says} joint {moved!r}, which that channel has too'
 
 
 def _of_order(where: str, joints: Sequence[str], commanded: Sequence[str]) -> Iterator[str]:

@@ -5,19 +5,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.transition import MAX_COUNT, Transition
+from residual_rl_ros.transitions.transition import Transition
 
-if TYPE_CHECKING:
-    pass
-
-LAST_EPOCH = MAX_COUNT // 2
-"""A robot at a later epoch leaves none to go on in; learners count one for each start."""
+EPOCHS_AHEAD = 1000
+"""A robot may use weights of so many epochs after those of a learner that has lost its folder. It
+goes on after the robot's; one wrong number must not use up the epochs that there are."""
 
 
 class LossCounter:
@@ -61,18 +58,26 @@ class TransitionFeed:
         """Return whose it is, for warnings."""
         return f'robot {self.robot!r}' if self.robot else 'the robot'
 
-    def decode(self, layout: TransitionLayout, data: npt.ArrayLike, label: str) -> Transition:
+    def decode(
+        self, layout: TransitionLayout, data: npt.ArrayLike, label: str, epoch: int
+    ) -> Transition:
         """Return the transition that a message holds.
+
+        Args:
+            layout: of the robot.
+            data: the message's numbers.
+            label: label of the message's only dimension.
+            epoch: of the learner.
 
         Raises:
             MalformedTransitionError: it holds none; it is counted.
         """
         try:
             transition = layout.decode(data, label)
-            if transition.epoch > LAST_EPOCH:
+            if transition.epoch > epoch + EPOCHS_AHEAD:
                 raise MalformedTransitionError(
-                    f'epoch {transition.epoch}, expected <= {LAST_EPOCH}; restart policy_node if '
-                    'it uses such weights'
+                    f'epoch {transition.epoch}, and this learner is in epoch {epoch}; restart '
+                    'policy_node if it uses such weights'
                 )
         except MalformedTransitionError:
             self.counts['malformed'] += 1

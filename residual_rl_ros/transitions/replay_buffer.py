@@ -86,6 +86,8 @@ class ReplayBuffer:
         self._open: dict[str, _Chain] = {}
         self._next = 0
         self._size = 0
+        self._range_of = (-1, -1)  # Size and next row when it was computed.
+        self._range: tuple[Tensor, Tensor] = (torch.zeros(0), torch.zeros(0))
 
     @staticmethod
     def row_bytes(layout: TransitionLayout) -> int:
@@ -228,6 +230,18 @@ class ReplayBuffer:
         """Return what the rows hold by name, shape (size, width) each; they share memory."""
         stored = self._table[: self._size]
         return {name: stored[:, columns] for name, columns in self._columns.items()}
+
+    def executed_range(self) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest executed action of each dimension, shape (k * m,).
+
+        As long as nothing is stored they are infinite and minus infinite.
+        """
+        if self._range_of != (self._size, self._next):
+            executed = self._table[: self._size, self._columns['executed_action']]
+            low = executed.min(0, initial=np.inf)
+            self._range = torch.from_numpy(low), torch.from_numpy(executed.max(0, initial=-np.inf))
+            self._range_of = self._size, self._next
+        return self._range
 
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""

@@ -119,8 +119,13 @@ def test_critics_are_asked_about_what_the_robot_executes_and_no_other_action():
     layout = replace(continuous_layout(Prior.GAUSSIAN), residual_bound=(0.2, 0.0))
     wanted = torch.tensor([[3.0, 3.0], [0.4, 0.4], [-3.0, -3.0]])
     base = torch.tensor([[0.9, 0.1], [0.3, 0.1], [-5.0, 0.1]])  # Trained from -1 to 1.
-    executed = Density(layout).executed(wanted, base)
+    nothing = torch.full((2,), torch.inf), torch.full((2,), -torch.inf)
+    executed = Density(layout).executed(wanted, base, nothing)
     assert torch.allclose(executed, torch.tensor([[1.0, 0.1], [0.4, 0.1], [-4.8, 0.1]]))
+    # Robots have wider limits than the demonstrations: what they have executed is known.
+    seen = torch.tensor([-1.0, -1.0]), torch.tensor([1.05, 1.0])
+    executed = Density(layout).executed(wanted, base, seen)
+    assert torch.allclose(executed[0], torch.tensor([1.05, 0.1]))
 
 
 def test_a_dimension_that_the_residual_may_not_move_counts_for_nothing():

@@ -112,6 +112,19 @@ def test_a_kind_of_robot_policy_of_another_package_is_found_by_its_message(insta
     assert not policy.decide(np.ones(3), np.ones(4), None).any()
 
 
+def test_a_package_that_cannot_be_loaded_costs_no_other(installed: Path) -> None:
+    entries = installed.parent / 'other_package-1.0.dist-info' / 'entry_points.txt'
+    broken = 'broken = no_such_module'
+    entries.write_text(entries.read_text().replace(']\n', f']\n{broken}\n'))
+    assert find_rule('td3_bc')[0].__module__ == 'other_package'
+    assert find_policy('quiet')[0].__module__ == 'other_policy'
+    for find, error in ((find_rule, ConfigError), (find_policy, ValueError)):
+        with pytest.raises(
+            error, match=r"'x', expected one of .*; no_such_module of the package other-"
+        ):
+            find('x')
+
+
 def test_an_algorithm_that_nobody_registered_is_refused() -> None:
     with pytest.raises(
         ConfigError,

@@ -86,7 +86,7 @@ def test_the_time_of_a_hold_is_one_missing_decision() -> None:
     layout = loop.controller.layout
     received = TransitionFeed('')
     for transition in callbacks.transitions:
-        received.decode(layout, layout.encode(transition), layout.label)
+        received.decode(layout, layout.encode(transition), layout.label, 1)
     assert received.counts['missing'] == 1
 
 

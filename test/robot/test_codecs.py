@@ -152,7 +152,7 @@ def test_a_codec_that_cannot_be_loaded_is_named_with_its_package(
     install: Install, source: str, value: str, problem: str
 ) -> None:
     install(source, value)
-    with pytest.raises(ConfigError, match=rf'codec of {KIND} \({value} of the package my-codecs\)'):
+    with pytest.raises(ConfigError, match=f'codec of {KIND}: {value} of the package my-codecs'):
         find_codec(KIND)
     with pytest.raises(ConfigError, match=problem):
         RobotConfig.from_mapping(description())

@@ -13,7 +13,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.robot import consistency
 from residual_rl_ros.robot.command import TRAJECTORY
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.topics import JOINT_STATE
+from residual_rl_ros.robot.topics import FLOAT_ARRAY, JOINT_STATE
 
 ROBOT: dict[str, Any] = {
     'name': 'two',
@@ -87,6 +87,30 @@ def changed(**values: Any) -> dict[str, Any]:
 def test_a_contradiction_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         RobotConfig.from_mapping(changed(**changes))
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('measured_by', 'said'),
+    [
+        (
+            ['arm.velocity.pan', 'arm.velocity.lift'],
+            'a velocity, expected its position: without robot.action.units it is one',
+        ),
+        (
+            ['arm.position.lift', 'arm.position.pan'],
+            "is 'arm.position.lift', but its name says joint 'pan', which that channel has too",
+        ),
+    ],
+)
+def test_a_command_that_names_neither_joints_nor_units_is_compared_too(
+    measured_by: list[str], said: str
+) -> None:
+    command = {'topic': 'commands', 'type': FLOAT_ARRAY}
+    robot = changed(command=command, action__measured_by=measured_by)
+    del robot['action']['units']
+    with pytest.raises(ConfigError) as raised:
+        RobotConfig.from_mapping(robot)
     assert said in str(raised.value)
 
 

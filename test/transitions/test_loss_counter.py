@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.transitions.loss_counter import TransitionFeed
+from residual_rl_ros.transitions.loss_counter import EPOCHS_AHEAD, TransitionFeed
 from residual_rl_ros.transitions.transition import Transition
 
 LAYOUT = make_layout()
@@ -29,7 +29,7 @@ def stream(lengths: list[int]) -> list[Transition]:
 
 
 def receive(feed: TransitionFeed, transition: Transition) -> None:
-    feed.decode(LAYOUT, LAYOUT.encode(transition), LAYOUT.label)
+    feed.decode(LAYOUT, LAYOUT.encode(transition), LAYOUT.label, 1)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.data())
@@ -72,5 +72,15 @@ def test_a_robot_that_begins_again_has_lost_nothing() -> None:
 def test_what_is_no_transition_is_counted() -> None:
     feed = TransitionFeed('')
     with pytest.raises(MalformedTransitionError, match='label'):
-        feed.decode(LAYOUT, [0.0] * LAYOUT.size, 'transition:v1:0')
+        feed.decode(LAYOUT, [0.0] * LAYOUT.size, 'transition:v1:0', 1)
     assert feed.counts == {'transitions': 0, 'malformed': 1, 'missing': 0}
+
+
+def test_an_epoch_that_no_learner_has_counted_to_is_refused() -> None:
+    """The learner goes on after the epoch of a robot: else a wrong one would be the last."""
+    feed = TransitionFeed('')
+    near, far = (make_transition(LAYOUT, epoch=1 + EPOCHS_AHEAD + more) for more in (0, 1))
+    assert feed.decode(LAYOUT, LAYOUT.encode(near), LAYOUT.label, 1).epoch == 1001
+    with pytest.raises(MalformedTransitionError, match='epoch 1002, and this learner is in epoch'):
+        feed.decode(LAYOUT, LAYOUT.encode(far), LAYOUT.label, 1)
+    assert feed.counts['malformed'] == 1

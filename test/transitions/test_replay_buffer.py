@@ -196,3 +196,13 @@ def test_a_million_transitions_take_hardly_more_than_their_raw_numbers() -> None
     replay = ReplayBuffer(layout, 1_000_000)  # Untouched pages cost nothing here.
     raw = 4 * 1_000_000 * (40 + 7 + 7 + 1 + 1 + 40 + 7)
     assert replay.nbytes <= 1.02 * raw
+
+
+def test_the_range_of_what_was_executed_follows_what_is_stored() -> None:
+    replay = ReplayBuffer(LAYOUT, 2)
+    assert torch.isinf(torch.cat(replay.executed_range())).all()
+    for size in (1.0, -3.0, 2.0):  # The third takes the place of the first.
+        executed = np.full(LAYOUT.decision_size, size)
+        replay.add(make_transition(LAYOUT, executed_action=executed))
+        low, high = replay.executed_range()
+    assert (set(low.tolist()), set(high.tolist())) == ({-3.0}, {2.0})

@@ -273,7 +273,8 @@ class LearnerNode(ManagedNode):
                 self.warn(f'transition of {feed} dropped: no layout received yet')
             return
         try:
-            transition = feed.decode(self._learner.layout, message.data, label_of(message))
+            layout, epoch = self._learner.layout, self._learner.epoch
+            transition = feed.decode(layout, message.data, label_of(message), epoch)
         except MalformedTransitionError as error:
             self.warn(f'transition of {feed} dropped: {error}')
             return
