@@ -16,6 +16,7 @@ from residual_rl_ros.residual_policy.architecture import (
     CRITIC_NORMALIZATIONS,
     MAX_CANDIDATES,
     MAX_HIDDEN_LAYERS,
+    MAX_HIDDEN_SIZE,
 )
 from residual_rl_ros.schema import parameter
 
@@ -138,7 +139,9 @@ class CriticConfig:
     critic_heads_repeat: bool = parameter(
         False, 'draw these with replacement (WSRL), so that one may be drawn more than once'
     )
-    critic_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
+    critic_hidden_sizes: tuple[int, ...] = parameter(
+        (256, 256), 'hidden layers', 1, MAX_HIDDEN_SIZE
+    )
     critic_normalization: str = parameter(
         'layer', 'of the hidden layers', choices=CRITIC_NORMALIZATIONS
     )
@@ -170,7 +173,7 @@ class ActorConfig:
 
     section: ClassVar[str] = 'networks'
 
-    actor_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1)
+    actor_hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers', 1, MAX_HIDDEN_SIZE)
     actor_layer_norm: bool = parameter(False, 'LayerNorm in the hidden layers')
     actor_sees_base_action: bool = parameter(True, 'give the actor the base action')
     hold_residual: bool = parameter(

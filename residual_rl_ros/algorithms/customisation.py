@@ -27,7 +27,7 @@ from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.rule import ADD_ON, BASIC, TOTAL, RuleConfig
 from residual_rl_ros.algorithms.training_state import TrainingState
 from residual_rl_ros.errors import ConfigError, RewardError
-from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
+from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS, MAX_HIDDEN_SIZE
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, check_weight, decision_reward
 from residual_rl_ros.schema import parameter
@@ -91,7 +91,9 @@ class OffPolicyConfig(ComputationConfig, MemoryConfig, CustomisationConfig):
     warm_start_scale: float = parameter(10.0, 'factor on prior_weight meanwhile', above=0.0)
     learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
     max_grad_norm: float = parameter(50.0, 'gradient norm limit of each network', above=0.0)
-    hidden_sizes: tuple[int, ...] = parameter((256, 256), 'hidden layers of every network', 1)
+    hidden_sizes: tuple[int, ...] = parameter(
+        (256, 256), 'hidden layers of every network', 1, MAX_HIDDEN_SIZE
+    )
     normalize_observations: bool = parameter(
         True, 'standardise observations with the statistics of the warm-up'
     )

@@ -30,7 +30,7 @@ from residual_rl_ros.algorithms.customisation import (
 from residual_rl_ros.algorithms.prior import CustomisedActor, Density
 from residual_rl_ros.algorithms.rollout_memory import Rollout, RolloutMemory, Rows
 from residual_rl_ros.algorithms.training_state import Adam, TrainingState, seeded
-from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
+from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS, MAX_HIDDEN_SIZE
 from residual_rl_ros.residual_policy.perceptron import LEAST_LOG_STD, MOST_LOG_STD
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
@@ -77,7 +77,9 @@ class OnPolicyConfig(DiscountConfig, GreedyConfig):
     )
     learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
     max_grad_norm: float = parameter(0.5, 'gradient norm limit of each network', above=0.0)
-    hidden_sizes: tuple[int, ...] = parameter((64, 64), 'hidden layers of every network', 1)
+    hidden_sizes: tuple[int, ...] = parameter(
+        (64, 64), 'hidden layers of every network', 1, MAX_HIDDEN_SIZE
+    )
     initial_log_std: float = parameter(
         0.0,
         'log standard deviation before tanh at the start, if the base policy tells no density',

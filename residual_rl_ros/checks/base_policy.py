@@ -29,6 +29,9 @@ TIMED_CALLS = 50
 REPEATED_CALLS = 10
 SANE_LOG_STD = 20.0
 """Usual limits of a network's log standard deviation, -20 to 2, with room above."""
+FAR_RANGES = 20.0
+"""Actions that are always so many half ranges from the middle of the trained ones are in another
+unit."""
 SAME_ACTION = 1e-3
 """Mean and action of a deterministic policy may differ by so many half ranges: by rounding."""
 
@@ -120,6 +123,7 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
         times.append(1e3 * (clock() - start))
         chunks.append(rows[:, : len(meta.action_names)])
         _check_density(policy, rows, report)
+    _remark_far_actions(policy, np.concatenate(chunks), report)
     again = [policy.infer(*each) for each in inputs[:REPEATED_CALLS]]
     if not policy.random_operators and not np.array_equal(chunks[:REPEATED_CALLS], again):
         report.facts['kind'] = f'{meta.kind}, not reproducible'
@@ -137,6 +141,27 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
             problem
             or f'inferences take up to {slow:.1f} ms of a {period:.1f} ms control period: set '
             'prefetch_steps, or leave it at auto'
+        )
+
+
+def _remark_far_actions(policy: OnnxBasePolicy, chunks: Float32, report: InspectionReport) -> None:
+    """Add a remark if actions are nowhere near the range that the metadata say.
+
+    Args:
+        policy: the policy.
+        chunks: on observations that mean nothing, shape (..., m).
+        report: gets the remark.
+    """
+    meta = policy.metadata
+    low, high = np.array(meta.action_min), np.array(meta.action_max)
+    half = np.maximum(0.5 * (high - low), UNUSED_RANGE)
+    away = (np.abs(chunks - 0.5 * (low + high)) / half).reshape(-1, len(low)).min(0)
+    far = int(away.argmax())
+    if away[far] > FAR_RANGES:
+        report.remarks.append(
+            f'action {meta.action_names[far]!r} was {away[far]:.3g} half ranges from the middle of '
+            f'{low[far]:g} to {high[far]:g} or further, whatever was observed: are action_min and '
+            'action_max in the units of the actions?'
         )
 
 

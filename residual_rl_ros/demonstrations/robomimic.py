@@ -9,6 +9,7 @@ https://robomimic.github.io/docs/datasets/overview.html
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,13 @@ import numpy as np
 from residual_rl_ros.demonstrations.frames import DemonstratedEpisode, Number
 from residual_rl_ros.errors import DemonstrationError, FormatError, ResidualRLError
 from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.files.limits import EPISODE_BYTES, EPISODES, FRAME_BYTES, FRAMES
+from residual_rl_ros.files.limits import (
+    CHUNK_BYTES,
+    EPISODE_BYTES,
+    EPISODES,
+    FRAME_BYTES,
+    FRAMES,
+)
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.transitions.layout import MAX_SIZE
 
@@ -125,6 +132,10 @@ class RobomimicFile:
                 seen = np.concatenate([seen, after[-1:]])
             rewards = self._column(group, 'rewards', steps)
             dones = self._column(group, 'dones', steps)
+            if dones is not None and not np.isin(dones, (0.0, 1.0)).all():
+                raise DemonstrationError(
+                    f'{self.path}: {group.name}/dones holds other numbers than 0 and 1'
+                )
             if dones is not None and dones.any():  # What comes after the end is none of it.
                 steps = int(np.argmax(dones != 0.0)) + 1
                 seen = seen[: steps + 1]
@@ -144,7 +155,8 @@ class RobomimicFile:
         try:
             text = text if isinstance(text, str) else text.decode()
             described = parse_json(text, ENVIRONMENT)
-            return float(described['env_kwargs']['control_freq'])
+            rate = described['env_kwargs']['control_freq']
+            return float(rate) if rate > 0.0 and not isinstance(rate, bool) else None
         except (FormatError, UnicodeDecodeError, KeyError, TypeError, ValueError):
             return None  # Another environment's; it may say anything.
 
@@ -231,6 +243,13 @@ class RobomimicFile:
             )
         if data.is_virtual or data.external:
             raise DemonstrationError(f'{self.path}: {data.name} lies in other files; repack it')
+        # One number unpacks the whole chunk that it lies in.
+        chunk = math.prod(data.chunks or (0,)) * data.dtype.itemsize
+        if chunk > CHUNK_BYTES:
+            raise DemonstrationError(
+                f'{self.path}: {data.name} has chunks of {chunk} bytes, expected <= {CHUNK_BYTES}; '
+                'repack it'
+            )
         return data
 
     def _group(self, parent: Any, name: str) -> Any:

@@ -78,6 +78,8 @@ EPISODES = 10_000
 """Demonstrations of one file."""
 EPISODE_BYTES = 128 * MIB
 """Largest demonstration, as far as it is read, unpacked [byte]."""
+CHUNK_BYTES = 64 * MIB
+"""Largest chunk of an HDF5 data set, unpacked: HDF5 unpacks whole ones [byte]."""
 DEMONSTRATION_BYTES = 256 * MIB
 """Largest file of demonstrations that is read at once [byte]."""
 

@@ -24,6 +24,8 @@ OBSERVATION_CLIP = 10.0
 """Bound on a normalised observation."""
 MAX_CANDIDATES = 64
 """Most residuals that may be drawn for a decision: it must fit into a control step."""
+MAX_HIDDEN_SIZE = 8192
+"""Widest hidden layer that a preset may ask for."""
 MAX_HIDDEN_LAYERS = 32
 """Most hidden layers of a network: weight messages come from outside."""
 CRITIC_NORMALIZATIONS = ('none', 'layer', 'hyperspherical')

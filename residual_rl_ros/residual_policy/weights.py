@@ -46,6 +46,8 @@ MAX_VALUES = 10**4
 """Most values in a header: names, sizes, maps and lists."""
 MAX_DIMENSIONS = 8
 """Most dimensions of a tensor."""
+MAX_ACTOR_BYTES = 2**28
+"""Largest file of an actor; those of planners hold a model of the dynamics."""
 MAX_RUN_CHARACTERS = 64
 """Longest name of a learner's run."""
 DTYPES = {
@@ -336,6 +338,16 @@ def checkpoint_exists(directory: Path) -> bool:
     return readable_checkpoint(directory).exists()
 
 
+def check_actor_size(size: int) -> None:
+    """Refuse a file that no actor has.
+
+    Raises:
+        WeightsError: it is larger.
+    """
+    if size > MAX_ACTOR_BYTES:
+        raise WeightsError('size', f'it has {size} bytes, expected at most {MAX_ACTOR_BYTES}')
+
+
 def read_actor(path: Path, key: Key | None = None) -> bytes:
     """Return the weight message of a run's latest checkpoint, of a checkpoint, or of a file.
 
@@ -351,6 +363,7 @@ def read_actor(path: Path, key: Key | None = None) -> bytes:
     for place in places:
         if place.is_file():
             try:
+                check_actor_size(place.stat().st_size)
                 (key or Key()).check_file(place)
                 message = place.read_bytes()
                 decode_weights(message)

@@ -99,6 +99,8 @@ def read_model(
         if files:
             content = model.SerializeToString()
         metadata = {entry.key: entry.value for entry in model.metadata_props}
+        if [entry.key for entry in model.metadata_props].count(metadata_key) > 1:
+            raise ValueError(f'it has the metadata {metadata_key!r} twice, expected them once')
         sidecar = None
         beside = path.with_suffix('.yaml')
         if metadata_key and metadata_key not in metadata and beside.is_file():

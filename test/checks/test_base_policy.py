@@ -19,9 +19,10 @@ from onnx import helper
 from prior_builders import write_prior_policy
 from rich.console import Console
 
+from residual_rl_ros.base_policy.metadata import METADATA_KEY
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.base_policy import check_base_policy
-from residual_rl_ros.errors import ResourceError
+from residual_rl_ros.errors import BasePolicyError, ResourceError
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.robot.prior import Prior
 
@@ -63,6 +64,22 @@ def test_a_good_model_has_facts_and_no_problem(path: Path, stochastic: bool) -> 
     assert facts['3 observations'] == 'arm.position.a, arm.position.b, tool.z'
     assert facts['2 actions'] == 'a.position in [-1, 1]\nb.position in [-0.5, 0.5]'
     assert facts['inference'] == 'median 1.00 ms, 95% within 1.00 ms, worst 1.00 ms'
+
+
+def test_actions_in_another_unit_than_their_range_are_remarked(path: Path) -> None:
+    write_onnx_policy(path, bias=np.tile([0.0, 57.3], (6, 1)))
+    (remark,) = check_base_policy(path, clock=clock_of(0.001)).remarks
+    assert remark.startswith("action 'b.position' was 1")
+    assert 'half ranges from the middle of -0.5 to 0.5 or further' in remark
+
+
+def test_metadata_that_are_there_twice_are_refused(path: Path) -> None:
+    write_onnx_policy(path)
+    again = onnx.ModelProto()
+    helper.set_model_props(again, {METADATA_KEY: make_metadata(rate_hz=99.0).to_json()})
+    path.write_bytes(path.read_bytes() + again.SerializeToString())
+    with pytest.raises(BasePolicyError, match="has the metadata 'residual_rl' twice"):
+        OnnxBasePolicy(path)
 
 
 def test_every_fact_is_in_the_table(path: Path) -> None:

@@ -108,9 +108,17 @@ def _inflated(file: Any) -> None:
     file['data/demo_0/obs'].create_dataset('arm', (5, 10**8), 'f4', compression='gzip')
 
 
+def _in_giant_chunks(file: Any) -> None:
+    del file['data/demo_0/actions']
+    chunks = {'chunks': (20_000, 2_000), 'maxshape': (None, None), 'compression': 'gzip'}
+    file['data/demo_0'].create_dataset('actions', (STEPS[0], 2), 'f4', **chunks)
+
+
 @pytest.mark.parametrize(
     ('spoil', 'said'),
     [
+        (_in_giant_chunks, 'actions has chunks of 160000000 bytes, expected <= 67108864'),
+        (_replaced('data/demo_0/dones', [0.0, 0.5] + (STEPS[0] - 2) * [1.0]), 'dones holds other'),
         (_replaced('data', None), '/data is missing; / has nothing, expected data/demo_0'),
         (_replaced('data', [1.0]), '/data is no group'),
         (_replaced('data/demo_0/obs', None), '/data/demo_0/obs is missing; /data/demo_0 has'),

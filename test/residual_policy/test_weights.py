@@ -37,6 +37,7 @@ from residual_rl_ros.residual_policy.weights import (
     _digest,
     decode_weights,
     encode_weights,
+    read_actor,
 )
 
 LAYOUT = make_layout()
@@ -433,3 +434,11 @@ def test_a_message_whose_add_on_fails_is_malformed(monkeypatch: pytest.MonkeyPat
     with pytest.raises(WeightsError, match="unreadable: add-on 'mine' failed") as caught:
         decode_weights(message)
     assert caught.value.reason == 'malformed'
+
+
+def test_a_file_that_is_larger_than_any_actor_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / 'actor.safetensors'
+    with path.open('wb') as file:
+        file.truncate(2**40)  # Of holes.
+    with pytest.raises(WeightsError, match='it has 1099511627776 bytes, expected at most'):
+        read_actor(path)
