@@ -23,7 +23,7 @@ from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.config.run import load_run, training_seed
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import CheckpointFolder
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS
 from residual_rl_ros.tasks.hosting import connect, make_environment
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import read_history, steps_to

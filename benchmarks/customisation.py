@@ -23,7 +23,7 @@ from residual_rl_ros.config.run import RunConfig
 from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.intervals import mean_interval
 from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate
-from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.train import run_training

@@ -21,7 +21,8 @@ from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.evaluation.figures import pyplot
 from residual_rl_ros.evaluation.intervals import mcnemar, wilson
 from residual_rl_ros.evaluation.paired import EVALUATION_SEED
-from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.tasks.hosting import host
 
 SHELF_M = 0.04

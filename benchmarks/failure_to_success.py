@@ -18,7 +18,8 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.figures import FRAME_STEPS, draw_animation
 from residual_rl_ros.evaluation.paired import EVALUATION_SEED, evaluate, film
-from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 
 
 def main(

@@ -23,7 +23,8 @@ from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.deployment.export import ExportOptions, export_run
 from residual_rl_ros.deployment.parity import FusedRunner, compare
-from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.tasks.checked import CheckedEnvironment
 from residual_rl_ros.tasks.hosting import host
 

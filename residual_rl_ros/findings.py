@@ -49,7 +49,7 @@ class InspectionReport:
 
 @dataclass
 class Finding:
-    """One thing that is wrong with a bag."""
+    """One thing that is wrong with a recording: a bag, a dataset, demonstrations."""
 
     path: Path
     """File or folder."""

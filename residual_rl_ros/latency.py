@@ -21,9 +21,8 @@ class Latency:
     """A histogram of durations, since the last report and since the start."""
 
     def __init__(self) -> None:
-        self._new: list[
-            float
-        ] = []  # Not sorted into the histogram yet: a control step has no time.
+        # Not sorted into the histogram yet: a control step has no time.
+        self._new: list[float] = []
         decades = math.log10(LONGEST_S / SHORTEST_S)
         self._counts = np.zeros(round(decades * BINS_PER_DECADE) + 1, dtype=np.int64)
         self._longest = 0.0

@@ -211,8 +211,8 @@ def from_mapping(
 
     Args:
         kind: the dataclass. Fields that are dataclasses are maps in their turn, and tuples of
-            them lists of maps. A method
-            `problems()`, if it has one, yields what does not fit together, as `key: sentence`.
+            them lists of maps. A method `problems()`, if it has one, yields what does not fit
+            together, a sentence each that names the key.
         values: the map; keys that it lacks take their defaults.
         source: file or object, for the errors.
         removed: keys of earlier versions, and what became of them.

@@ -84,7 +84,7 @@ class RuleConfig:
         return 0
 
     def problems(self) -> Iterator[str]:
-        """Yield what does not fit together, as `key: sentence`."""
+        """Yield what does not fit together, a sentence each that names the key."""
         yield from ()
 
 

@@ -62,7 +62,7 @@ def train(
     find_preset(preset)  # Said before what takes seconds to import.
     from residual_rl_ros.config.preset import load_preset
     from residual_rl_ros.learner.checkpoint import CheckpointFolder
-    from residual_rl_ros.residual_policy.weights import CHECKPOINTS
+    from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS
     from residual_rl_ros.training.provenance import git_commit
     from residual_rl_ros.training.run_folder import prepare_output
     from residual_rl_ros.training.train_from_bags import TransitionUse, train_from_bags

@@ -161,7 +161,7 @@ def train(
     config.learner_config()  # A wrong number is said before what takes seconds to import.
     from residual_rl_ros.demonstrations.source import read_demonstrations
     from residual_rl_ros.evaluation.progress import say
-    from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+    from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
     from residual_rl_ros.training.options import TrainOptions
     from residual_rl_ros.training.train import run_training
 
@@ -299,7 +299,7 @@ def _evaluated(
     run: Path | None, planner: str | None, numbers: dict[str, Any], config: RunConfig
 ) -> bytes | MctsPlanner:
     """Return what is evaluated: a weight message, or a tree search."""
-    from residual_rl_ros.residual_policy.weights import read_actor
+    from residual_rl_ros.residual_policy.actor_file import read_actor
     from residual_rl_ros.schema import from_mapping
     from residual_rl_ros.tasks.mcts_planner import MctsPlanner
     from residual_rl_ros.tasks.residual_mcts import MctsConfig

@@ -132,8 +132,9 @@ def planner(
     """
     from dataclasses import asdict
 
+    from residual_rl_ros.residual_policy.actor_file import read_actor
     from residual_rl_ros.residual_policy.mppi import MppiConfig, MppiPlanner
-    from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+    from residual_rl_ros.residual_policy.weights import decode_weights
     from residual_rl_ros.rewards.composition import AddOns
     from residual_rl_ros.schema import from_mapping
 

@@ -35,7 +35,7 @@ from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import load_recipe, train
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import demonstrations_of, find_base_policy
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.training.options import TrainOptions

@@ -27,7 +27,7 @@ from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.errors import ConfigError, FormatError, ResidualRLError
 from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.options import TrainOptions

@@ -39,7 +39,7 @@ class BetweenEpisodes(PolicyLoop):
         self._gate, self._holding = StartGate(), HoldWatch()
         self.obstacles.reset()
         self.preparation.forget()
-        self._externally_moved = False  # By an operator or on the way home.
+        self._externally_moved = False
 
     def set_held(self, held: bool) -> Answer:
         """Hold the robot, whatever else it is told, or let it go."""

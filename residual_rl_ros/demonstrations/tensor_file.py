@@ -22,7 +22,8 @@ from residual_rl_ros.demonstrations.frames import DemonstratedEpisode, Number
 from residual_rl_ros.errors import DemonstrationError, FormatError
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.files.limits import DEMONSTRATION_BYTES, EPISODES, read_bytes
-from residual_rl_ros.residual_policy.weights import UNREADABLE, tensor_places
+from residual_rl_ros.files.tensor_file import tensor_places
+from residual_rl_ros.residual_policy.weights import UNREADABLE
 from residual_rl_ros.robot.names import check_names
 
 Tensors = dict[str, npt.NDArray[Any]]

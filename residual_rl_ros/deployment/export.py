@@ -29,11 +29,9 @@ from residual_rl_ros.deployment.parity import (
     tolerance,
 )
 from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, ResourceError
+from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.weights import (
-    decode_weights,
-    read_actor,
-)
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.training.identity import StoredRun, stored_run
 
 PARITY_DECISIONS = 100

@@ -54,7 +54,7 @@ def read_json(path: Path, limit: int = TEXT_BYTES, finite: bool = True) -> Any:
     """Return the content of a JSON file of at most so many bytes.
 
     Raises:
-        FormatError: as of `parse_json` and `reading.read_text`.
+        FormatError: as of `parse_json` and `limits.read_text`.
     """
     return parse_json(read_text(path, limit), path.name, finite)
 

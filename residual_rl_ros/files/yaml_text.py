@@ -49,7 +49,7 @@ def read_yaml(path: Path) -> Any:
     """Return the content of a YAML file.
 
     Raises:
-        FormatError: as of `parse_yaml` and `reading.read_text`.
+        FormatError: as of `parse_yaml` and `limits.read_text`.
     """
     return parse_yaml(read_text(path), path.name)
 

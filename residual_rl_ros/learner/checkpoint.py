@@ -29,10 +29,11 @@ from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.preset import LearnerConfig, learner_config, load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, ResidualRLError
 from residual_rl_ros.files.json_text import read_run_json
+from residual_rl_ros.files.tensor_file import check_tensor_file
 from residual_rl_ros.learner.folder import MANIFEST, FolderLock, check_files, write_manifest
 from residual_rl_ros.learner.kept_networks import UNRANKED, Rank
 from residual_rl_ros.learner.learner import SILENT, Learner, Log
-from residual_rl_ros.residual_policy.weights import ACTOR, check_tensor_file, readable_checkpoint
+from residual_rl_ros.residual_policy.actor_file import ACTOR, readable_checkpoint
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import Key
 
@@ -60,6 +61,7 @@ class CheckpointFolder:
 
     Args:
         root: folder of both.
+        key: seals what is saved, and must have sealed what is read; None does neither.
 
     Raises:
         CheckpointError: another learner has it, or it cannot be written.

@@ -22,10 +22,10 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.numerics import Array, Float32
+from residual_rl_ros.residual_policy.actor_file import ACTOR, CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.residual_policy.architecture import trained_range
 from residual_rl_ros.residual_policy.exploration import FULL_SAMPLE, ExplorationSample
 from residual_rl_ros.residual_policy.robot_policy import Decider
-from residual_rl_ros.residual_policy.weights import ACTOR, CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.transitions.layout import TransitionLayout

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train the model of a planner: the dynamics of decisions, and a prior that stands for the base.
 
-What comes out is a planner as a robot runs it (`residual_policy.mppi_planner`), still without an
+What comes out is a planner as a robot runs it (`residual_policy.mppi`), still without an
 add-on: a weight message with layout, digest, and the error on decisions that were held out.
 """
 

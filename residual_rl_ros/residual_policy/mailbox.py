@@ -10,12 +10,9 @@ from concurrent.futures import Future
 from functools import partial
 
 from residual_rl_ros.errors import SealError, WeightsError
+from residual_rl_ros.files.tensor_file import MAX_HEADER_BYTES
 from residual_rl_ros.residual_policy.robot_policy import Decider, RobotPolicy, installed_kinds
-from residual_rl_ros.residual_policy.weights import (
-    MAX_HEADER_BYTES,
-    WeightsHeader,
-    decode_weights,
-)
+from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weights
 from residual_rl_ros.robot.onnx_session import InferenceWorker
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import WEIGHTS, Key

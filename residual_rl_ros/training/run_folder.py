@@ -11,7 +11,7 @@ from typing import Any
 from residual_rl_ros.errors import FormatError, OutputError
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.learner.episodes import RECENT_EPISODES, EpisodeRecord
-from residual_rl_ros.residual_policy.weights import (
+from residual_rl_ros.residual_policy.actor_file import (
     CHECKPOINTS,
     checkpoint_exists,
     readable_checkpoint,

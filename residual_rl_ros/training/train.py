@@ -37,7 +37,7 @@ from residual_rl_ros.learner.learner import Learner, Log
 from residual_rl_ros.learner.metrics_log import MetricsLog
 from residual_rl_ros.pretraining.demonstrations import demonstrate
 from residual_rl_ros.pretraining.experts import has_expert
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart

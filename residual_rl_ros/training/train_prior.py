@@ -34,10 +34,11 @@ from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
 from residual_rl_ros.learner.checkpoint import load_checkpoint
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, read_actor
 from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPolicy, PriorGaussian
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, decode_weights, read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (

@@ -17,15 +17,9 @@ from builders import LinearPolicy, make_actor
 from loop_builders import feed, real_time, weights
 
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
+from residual_rl_ros.files.tensor_file import MAX_HEADER_BYTES, MAX_TENSORS, MAX_VALUES
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
-from residual_rl_ros.residual_policy.weights import (
-    MAX_HEADER_BYTES,
-    MAX_TENSORS,
-    MAX_VALUES,
-    METADATA,
-    WeightsHeader,
-    encode_weights,
-)
+from residual_rl_ros.residual_policy.weights import METADATA, WeightsHeader, encode_weights
 
 PERIOD_S = 0.01
 SENT_EVERY_S = 0.1

@@ -30,7 +30,8 @@ from simulated_robots import (
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import Trigger
 
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, WeightsHeader, encode_weights
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.encoders import byte_array, float_array

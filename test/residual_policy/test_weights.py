@@ -25,19 +25,18 @@ from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
 
 from residual_rl_ros.errors import RewardError, WeightsError
+from residual_rl_ros.files.tensor_file import MAX_HEADER_BYTES, MAX_TENSORS
+from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.mppi import MppiArchitecture
 from residual_rl_ros.residual_policy.robot_policy import ROBOT_POLICIES
 from residual_rl_ros.residual_policy.weights import (
-    MAX_HEADER_BYTES,
-    MAX_TENSORS,
     METADATA,
     WeightsHeader,
     _digest,
     decode_weights,
     encode_weights,
-    read_actor,
 )
 
 LAYOUT = make_layout()

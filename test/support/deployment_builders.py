@@ -32,15 +32,11 @@ from residual_rl_ros.deployment.fused_policy import (
 )
 from residual_rl_ros.learner.checkpoint import RUN
 from residual_rl_ros.learner.folder import IDENTITY, write_manifest
+from residual_rl_ros.residual_policy.actor_file import ACTOR, CHECKPOINTS
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.weights import (
-    ACTOR,
-    CHECKPOINTS,
-    WeightsHeader,
-    encode_weights,
-)
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import RobotConfig
 

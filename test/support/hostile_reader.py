@@ -37,7 +37,8 @@ from residual_rl_ros.importing.torch_zip import TorchZip
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.pretraining.train_base import BaseRecipe
-from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.resources import read_record
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec
 from residual_rl_ros.robot.description import load_robot

@@ -20,7 +20,7 @@ from residual_rl_ros.demonstrations.source import Recordings
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.checkpoint import load_checkpoint
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.train import run_training

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 
 from residual_rl_ros.learner.checkpoint import ALGORITHM, MEMORY, RUN, STATE
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.residual_policy.weights import ACTOR, decode_weights
+from residual_rl_ros.residual_policy.actor_file import ACTOR
+from residual_rl_ros.residual_policy.weights import decode_weights
 
 SETTINGS = {
     'warmup_transitions': 60,

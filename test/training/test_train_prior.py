@@ -16,7 +16,8 @@ from rich.console import Console
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.weights import decode_weights, read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.training.train_prior import PriorOptions, train_prior
 

@@ -15,9 +15,10 @@ from residual_rl_ros.errors import CheckpointError, ConfigError, SealError, Weig
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.folder import MANIFEST
 from residual_rl_ros.learner.learner import Learner
+from residual_rl_ros.residual_policy.actor_file import ACTOR, read_actor
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
-from residual_rl_ros.residual_policy.weights import ACTOR, WeightsHeader, encode_weights, read_actor
+from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 

@@ -31,7 +31,7 @@ from residual_rl_ros.evaluation.paired import (
 )
 from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.evaluation.sequential import SuccessTest
-from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.simulation import finetune_topology

@@ -13,12 +13,8 @@ from residual_rl_ros.base_policy.splicing import MEASURED, Splicing
 from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.residual_policy.weights import (
-    CHECKPOINTS,
-    checkpoint_exists,
-    decode_weights,
-    read_actor,
-)
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists, read_actor
+from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.schema import NAMESPACE

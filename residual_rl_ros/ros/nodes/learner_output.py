@@ -27,7 +27,7 @@ from residual_rl_ros.learner.checkpoint import (
 from residual_rl_ros.learner.folder import IDENTITY, as_bytes
 from residual_rl_ros.learner.learner import SILENT, Learner, Log
 from residual_rl_ros.learner.metrics_log import MetricsLog
-from residual_rl_ros.residual_policy.weights import CHECKPOINTS, checkpoint_exists
+from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.common.node_parameters import LearnerParameters

@@ -29,7 +29,7 @@ from residual_rl_ros.control.step_watch import StepWatch
 from residual_rl_ros.control.trajectory import TrajectoryHorizon
 from residual_rl_ros.errors import CommandError, ObservationError
 from residual_rl_ros.numerics import Array
-from residual_rl_ros.residual_policy.weights import read_actor
+from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.robot.camera import ImageWorker, Sight
 from residual_rl_ros.robot.command import CommandDecoder
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE

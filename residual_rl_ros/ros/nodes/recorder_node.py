@@ -31,7 +31,7 @@ from residual_rl_ros.bags.recorder import (
 )
 from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError
-from residual_rl_ros.resources import find_file
+from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig, with_own_limits
 from residual_rl_ros.robot.topics import Source
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
@@ -102,7 +102,7 @@ class RecorderNode(Node):
             file = {'/**': {'ros__parameters': {'robot': robot}}}
             described['robot'] = yaml.safe_dump(file, sort_keys=False)
         if parameters.base_policy:
-            model = find_file('base policy', ('models',), parameters.base_policy, '.onnx')
+            model = find_base_policy(parameters.base_policy)
             described['base_policy'] = model.name
             described['base_policy_sha256'] = read_policy_model(model).sha256
         return described

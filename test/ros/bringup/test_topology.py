@@ -14,7 +14,7 @@ from builders import write_peg_actor as write_actor
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, WeightsError
-from residual_rl_ros.residual_policy.weights import ACTOR, read_actor
+from residual_rl_ros.residual_policy.actor_file import ACTOR, read_actor
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec, dependants
 from residual_rl_ros.ros.bringup.simulation import finetune_topology
