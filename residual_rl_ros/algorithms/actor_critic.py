@@ -139,9 +139,7 @@ class ActorCritic(TrainingState, ABC):
             pulse()
             batch = self.memory.sample_rows(known, self.config.batch_size).to(self.device)
             s = self.actor.normalizer(batch.observation)
-            loss = critic_loss(self.executed_value(batch, s), returns[batch.row])
-            norm = self.step_critic(self.with_neutral_prior(loss, batch, s))
-            metrics = {'critic_loss': loss.detach(), 'critic_grad_norm': norm}
+            metrics = self.regress(batch, s, returns[batch.row])
         self._flat_target_critic.follow(self._flat_critic, 1.0)
         return metrics
 
@@ -323,6 +321,14 @@ class ActorCritic(TrainingState, ABC):
         distance = (u - shown).square().mean(-1)
         imitation: Tensor = (distance * preferred).mean()
         return loss + self.config.imitation_weight * imitation
+
+    def regress(self, batch: Batch, s: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Take one gradient step on the critics towards y, shape (batch,); return metrics."""
+        q = self.executed_value(batch, s)
+        loss = critic_loss(q, y)
+        metrics = {'critic_loss': loss.detach(), 'td_error': (q - y).detach().abs().mean()}
+        metrics['critic_grad_norm'] = self.step_critic(self.with_neutral_prior(loss, batch, s))
+        return metrics
 
     def step_critic(self, loss: Tensor) -> Tensor:
         """Descend on the critics; return the largest gradient norm of one before clipping."""

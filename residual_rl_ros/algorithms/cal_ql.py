@@ -57,7 +57,7 @@ class CalQlConfig(SacConfig):
             )
 
 
-def conservative_loss(
+def calibrated_cql_loss(
     q: Tensor, q_sampled: Tensor, log_density: Tensor, from_policy: Tensor, returns: Tensor
 ) -> Tensor:
     """Return the regulariser: it pushes Q of sampled actions down and Q of the data up.
@@ -118,7 +118,7 @@ class CalQl(Sac):
         base = batch.base_action.expand(count, -1, -1)
         x = self.critic_action(base, base + self.bound * u)
         q_sampled = self.critic(s.repeat(count, 1), x.flatten(0, 1)).unflatten(1, (count, -1))
-        conservative = conservative_loss(q, q_sampled, log_density, from_policy, returns)
+        conservative = calibrated_cql_loss(q, q_sampled, log_density, from_policy, returns)
 
         norm = self.step_critic(td_loss + self.config.cql_weight * conservative)
         metrics = {

@@ -19,7 +19,13 @@ def bellman_target(batch: Batch, value: Tensor, reward_offset: float) -> Tensor:
     One that is labelled a failure goes on with the offset for ever: to fail soon must not be
     cheaper than to succeed late.
     """
-    return batch.reward + reward_offset * batch.reward_weight + batch.bootstrap * value
+    paid = batch.reward + reward_offset * batch.reward_weight
+    return td_target(paid, batch.bootstrap, value)
+
+
+def td_target(reward: Tensor, bootstrap: Tensor, value: Tensor) -> Tensor:
+    """Return y = r + gamma^j V(s'), shape (batch,); a termination has no V(s')."""
+    return reward + bootstrap * value
 
 
 def critic_loss(q: Tensor, y: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.algorithms.customisation import OffPolicyConfig, OffPolicyCustomisation
-from residual_rl_ros.algorithms.losses import critic_loss
+from residual_rl_ros.algorithms.losses import critic_loss, td_target
 from residual_rl_ros.algorithms.rule import BASIC, register
 from residual_rl_ros.algorithms.training_state import Adam, seeded
 from residual_rl_ros.residual_policy.q_remix import QRemixPolicy
@@ -86,7 +86,7 @@ def remixed_value(q: Tensor, sharpness: float) -> Tensor:
     return ((sharpness * q).softmax(-1) * q).sum(-1)
 
 
-def conservative_loss(q_proposals: Tensor, q: Tensor) -> Tensor:
+def proposal_cql_loss(q_proposals: Tensor, q: Tensor) -> Tensor:
     """Return E[log mean_j exp Q_i(s, a_j) - Q_i(s, a)], summed over the heads.
 
     Args:
@@ -143,13 +143,13 @@ class QRemix(OffPolicyCustomisation):
             proposals = self.critics.proposals(batch.next_base_action, batch.next_proposals)
             q_next = self.target_critics(batch.next_observation, proposals).amin(0)
             sharpness = self.config.backup_beta / self.config.temperature
-            y = reward + batch.bootstrap * remixed_value(q_next, sharpness)
+            y = td_target(reward, batch.bootstrap, remixed_value(q_next, sharpness))
 
         # Q_R of the executed actions, and of what the base would have done.
         q = self.critics(batch.observation, batch.executed_action.unsqueeze(1)).squeeze(-1)
         proposals = self.critics.proposals(batch.base_action, batch.proposals)
         td_loss = critic_loss(q, y)
-        cql_loss = conservative_loss(self.critics(batch.observation, proposals), q)
+        cql_loss = proposal_cql_loss(self.critics(batch.observation, proposals), q)
         loss = td_loss + self.config.cql_weight * cql_loss
         norm = self._flat.differentiate(loss, self.config.max_grad_norm)
         self.optimizer.step()

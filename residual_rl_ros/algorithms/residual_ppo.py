@@ -89,7 +89,7 @@ def clipped_surrogate(
     return -(importance * torch.minimum(ratio * advantage, clipped * advantage)).mean()
 
 
-def value_loss(value: Tensor, target: Tensor) -> Tensor:
+def squared_value_loss(value: Tensor, target: Tensor) -> Tensor:
     """Return half the mean of (V(s) - (A + V_o(s)))^2."""
     return 0.5 * (value - target).square().mean()
 
@@ -182,7 +182,7 @@ class ResidualPpo(OnPolicyCustomisation):
 
         # Value, in units of the deviation of its targets.
         value, target = self.critic(row['observation']), row['target']
-        critic_loss = value_loss(value / self.critic.std, target / self.critic.std)
+        critic_loss = squared_value_loss(value / self.critic.std, target / self.critic.std)
         critic_norm = self.step_critic(critic_loss)
 
         log_ratio = log_pi.detach() - row['log_proximal']

@@ -21,9 +21,8 @@ from residual_rl_ros.algorithms.customisation import (
     OffPolicyConfig,
     OffPolicyCustomisation,
 )
-from residual_rl_ros.algorithms.losses import critic_loss
+from residual_rl_ros.algorithms.losses import critic_loss, td_target
 from residual_rl_ros.algorithms.prior import Density
-from residual_rl_ros.algorithms.residual_soft_q import soft_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.sac import temperature_loss
 from residual_rl_ros.algorithms.training_state import Adam, seeded
@@ -159,7 +158,7 @@ class ResidualSac(OffPolicyCustomisation):
         with torch.no_grad():
             after = batch.next_observation, batch.next_prior, batch.next_base_action
             value, _ = self.policy_value(self.target_critic, *after)
-            y = soft_target(reward, batch.bootstrap, value)
+            y = td_target(reward, batch.bootstrap, value)
         q = self.values(self.critic, batch.observation, batch.executed_action)
         loss = critic_loss(q, y)
         norms = self._flat_critic.differentiate(loss, self.config.max_grad_norm)

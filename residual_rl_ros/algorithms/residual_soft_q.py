@@ -21,6 +21,7 @@ from residual_rl_ros.algorithms.customisation import (
     OffPolicyConfig,
     OffPolicyCustomisation,
 )
+from residual_rl_ros.algorithms.losses import td_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam, seeded
 from residual_rl_ros.errors import ConfigError
@@ -56,12 +57,7 @@ def soft_value(preference: Tensor, temperature: float) -> Tensor:
     return temperature * torch.logsumexp(preference / temperature, dim=-1)
 
 
-def soft_target(reward: Tensor, bootstrap: Tensor, value: Tensor) -> Tensor:
-    """Return y = r_R + gamma V_R(s'), shape (batch,); a termination has no V_R(s')."""
-    return reward + bootstrap * value
-
-
-def value_loss(q: Tensor, y: Tensor) -> Tensor:
+def huber_value_loss(q: Tensor, y: Tensor) -> Tensor:
     """Return the mean Huber loss of Q_R(s, a) against y."""
     return nn.functional.smooth_l1_loss(q, y)
 
@@ -111,11 +107,11 @@ class ResidualSoftQ(OffPolicyCustomisation):
         with torch.no_grad():
             q_next = self.target_values(batch.next_observation)
             value = soft_value(self.preferences(q_next, batch.next_prior), self.config.temperature)
-            y = soft_target(reward, batch.bootstrap, value)
+            y = td_target(reward, batch.bootstrap, value)
 
         # Q_R of the executed actions.
         q = (self.values(batch.observation) * batch.executed_action).sum(-1)
-        loss = value_loss(q, y)
+        loss = huber_value_loss(q, y)
         norm = self._flat.differentiate(loss, self.config.max_grad_norm)
         self.optimizer.step()
 

@@ -21,7 +21,7 @@ from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
 )
 from residual_rl_ros.algorithms.config import ActorCriticConfig
-from residual_rl_ros.algorithms.losses import bellman_target, critic_loss
+from residual_rl_ros.algorithms.losses import bellman_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam
 from residual_rl_ros.schema import parameter
@@ -114,11 +114,7 @@ class Sac(ActorCritic):
         s = self.actor.normalizer(batch.observation)
 
         # Critics: y = r + gamma^j V(s').
-        y = self.soft_target(batch)
-        q = self.executed_value(batch, s)
-        loss = critic_loss(q, y)
-        metrics = {'critic_loss': loss.detach(), 'td_error': (q - y).detach().abs().mean()}
-        metrics['critic_grad_norm'] = self.step_critic(self.with_neutral_prior(loss, batch, s))
+        metrics = self.regress(batch, s, self.soft_target(batch))
 
         train_actor = self.actor_due() and not critic_only
         if train_actor:

@@ -21,7 +21,7 @@ from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
 )
 from residual_rl_ros.algorithms.config import ActorCriticConfig
-from residual_rl_ros.algorithms.losses import bellman_target, critic_loss
+from residual_rl_ros.algorithms.losses import bellman_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters, ResidualActor
 from residual_rl_ros.schema import parameter
@@ -68,11 +68,7 @@ class Td3(ActorCritic):
         s = self.actor.normalizer(batch.observation)
 
         # Critics: y = r + gamma^j min_{i in a random subset} Q'_i(s', b' + lambda (u' + noise)).
-        y = self.smoothed_target(batch)
-        q = self.executed_value(batch, s)
-        loss = critic_loss(q, y)
-        metrics = {'critic_loss': loss.detach(), 'td_error': (q - y).detach().abs().mean()}
-        metrics['critic_grad_norm'] = self.step_critic(self.with_neutral_prior(loss, batch, s))
+        metrics = self.regress(batch, s, self.smoothed_target(batch))
 
         # Actor: maximise the mean over all critics of Q_i(s, b + lambda u).
         train_actor = self.actor_due() and not critic_only

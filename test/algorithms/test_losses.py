@@ -51,7 +51,7 @@ def test_the_conservative_loss_is_calibrated_for_the_policys_samples_alone() -> 
     ours, returns = torch.tensor([False, True]), torch.tensor([1.0])
 
     def loss(known: torch.Tensor) -> float:
-        return float(cal_ql.conservative_loss(q, sampled, density, ours, known))
+        return float(cal_ql.calibrated_cql_loss(q, sampled, density, ours, known))
 
     assert loss(torch.tensor([-math.inf])) == pytest.approx(-5.0)
     assert loss(returns) == pytest.approx(math.log((math.exp(-5.0) + math.exp(1.0)) / 2.0))

@@ -12,7 +12,7 @@ import pytest
 import torch
 from builders import make_layout, make_transition
 
-from residual_rl_ros.algorithms.q_remix import QRemix, conservative_loss, remixed_value
+from residual_rl_ros.algorithms.q_remix import QRemix, proposal_cql_loss, remixed_value
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError
@@ -93,7 +93,7 @@ def test_the_conservative_term_is_the_log_mean_of_the_proposals_less_the_execute
     q_proposals = torch.tensor([[[0.0, 1.0]], [[2.0, 2.0]]])  # Two heads, one row.
     q = torch.tensor([[0.5], [1.0]])
     by_hand = np.log((1.0 + np.e) / 2.0) - 0.5 + (2.0 - 1.0)
-    assert conservative_loss(q_proposals, q).item() == pytest.approx(by_hand, rel=1e-6)
+    assert proposal_cql_loss(q_proposals, q).item() == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_it_learns_from_a_recording_alone_which_proposal_is_worth_more() -> None:

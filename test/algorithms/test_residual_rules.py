@@ -14,13 +14,13 @@ from builders import make_layout, make_transition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from residual_rl_ros.algorithms.losses import td_target
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.residual_sac import ResidualSac, ResidualSacConfig, residual_value
 from residual_rl_ros.algorithms.residual_soft_q import (
     ResidualSoftQ,
     ResidualSoftQConfig,
     preferences,
-    soft_target,
     soft_value,
 )
 from residual_rl_ros.base_policy.distribution import BaseDistribution
@@ -204,14 +204,14 @@ def test_the_targets_of_both_rules_converge_to_the_soft_optimum_of_the_augmented
     q = torch.zeros_like(reward)
     for _ in range(400):
         value = soft_value(preferences(q, log_pi, weight), alpha)
-        q = soft_target(reward, torch.tensor(gamma), moves @ value)
+        q = td_target(reward, torch.tensor(gamma), moves @ value)
     assert (q - expected).abs().max() < 1e-3
     # SAC: the policy of these values, and the mean of V_R over its actions.
     q = torch.zeros_like(reward)
     for _ in range(400):
         log_policy = (preferences(q, log_pi, weight) / alpha).log_softmax(-1)
         each = residual_value(q[None], log_pi, log_policy, weight, torch.tensor(alpha))
-        q = soft_target(reward, torch.tensor(gamma), moves @ (log_policy.exp() * each).sum(-1))
+        q = td_target(reward, torch.tensor(gamma), moves @ (log_policy.exp() * each).sum(-1))
     assert (q - expected).abs().max() < 1e-3
 
 
