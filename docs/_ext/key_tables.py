@@ -166,7 +166,7 @@ def files_page() -> str:
     body = import_module(f'{PACKAGE}.robot.body_section')
     urdf = import_module(f'{PACKAGE}.robot.urdf')
     inference = import_module(f'{PACKAGE}.robot.inference')
-    preparation = import_module(f'{PACKAGE}.robot.preparation')
+    preparation = import_module(f'{PACKAGE}.robot.preparation_spec')
     takeover = import_module(f'{PACKAGE}.control.takeover_controls')
     sections: list[tuple[str, type, Mapping[str, type]]] = [
         ('Run: `config/finetune/*.yaml`', run, {}),

@@ -82,6 +82,8 @@ def diagnostics_keys(node: str) -> list[str]:
         functions += [each for each in values if each.name == 'of']
     if node == 'policy_node':
         functions += functions_of(folder / 'policy_values.py')
+        loop = functions_of(ROOT / PACKAGE / 'control' / 'real_time_loop.py')
+        functions += [each for each in loop if each.name == 'report']
     return dictionary_keys(functions)
 
 

@@ -70,16 +70,14 @@ def measure_pace(run: ResolvedRun, clock: Clock = time.perf_counter) -> Pace:
         ResidualRLError: the environment failed.
     """
     env = host(run.config, run.robot)
-    controller = run.evaluation_controller(None)
     transitions: list[Transition] = []
     lengths: list[int] = []
-    started = clock()
-    while not lengths or clock() - started < MEASURE_S:
-        number = len(lengths)
-        lengths.append(run_episode(env, controller, number, number, transitions.append).steps)
-    elapsed = max(clock() - started, 1e-9)
-    controller.queue.close()
-    env.close()
+    with contextlib.closing(env), run.evaluation_controller(None) as controller:
+        started = clock()
+        while not lengths or clock() - started < MEASURE_S:
+            number = len(lengths)
+            lengths.append(run_episode(env, controller, number, number, transitions.append).steps)
+        elapsed = max(clock() - started, 1e-9)
     return Pace(sum(lengths) / elapsed, mean(lengths), tuple(transitions))
 
 

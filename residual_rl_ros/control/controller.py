@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -100,6 +102,24 @@ class ResidualController:
         """Control steps held until the first chunk of an episode, or after a pause, was there."""
         self.late_chunks = 0
         """Control steps held because a later chunk was not there in time."""
+
+    def close(self) -> None:
+        """End the threads of base policy and plans."""
+        self.queue.close()
+        self.residual.plans.close()
+
+    def __enter__(self) -> Self:
+        """Use it for a while."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """See `close`."""
+        self.close()
 
     def begin_episode(
         self,

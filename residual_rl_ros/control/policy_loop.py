@@ -14,13 +14,14 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import PendingFeedback, StepFeedback
+from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.safety import illegal_choice
 from residual_rl_ros.errors import (
     BasePolicyError,
@@ -235,6 +236,30 @@ class PolicyLoop(ABC):
     def taken_over(self) -> bool:
         """Whether an operator has the robot."""
         return self._takeover_active
+
+    # --- what a simulator that waits has no need of
+
+    @property
+    def homing(self) -> bool:
+        """Whether the robot is on its way home."""
+        return False
+
+    def set_rules(self, rules: RealTimeRules) -> None:  # noqa: B027
+        """Take other rules of real time."""
+
+    def count_reading(self, seconds: float) -> None:  # noqa: B027
+        """Count time that was spent on reading observations since the last control step [s]."""
+
+    def take_weights(self, wait: bool = False) -> None:  # noqa: B027
+        """Keep the actors that have been read in another thread.
+
+        Args:
+            wait: for those that are being read, too.
+        """
+
+    def report(self) -> dict[str, Any]:
+        """Return what diagnostics tell of real time."""
+        return {}
 
     def receive_weights(self, message: Sequence[int]) -> None:
         """Take in the bytes of an actor; a bad one is refused and nothing changes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +63,7 @@ class RealTimeLoop(BetweenEpisodes):
         }
         """Duration of every stage of a tick; of the actor, in a decision; of base policy and plan,
         in threads of their own."""
-        self.reading_s = 0.0
-        """Time spent on reading observations since the last tick [s]; its owner adds to it."""
+        self._reading_s = 0.0
         self._period_s = period_s
         self._sleep, self._stop_s = sleep, stop_s
         self._reader = WeightsReader(controller.mailbox)
@@ -121,12 +121,34 @@ class RealTimeLoop(BetweenEpisodes):
         self.take_weights()
         self._reader.submit(message)
 
-    def take_weights(self, wait: bool = False) -> None:
-        """Keep the actors that have been read meanwhile.
+    @property
+    def homing(self) -> bool:
+        """Whether the robot is on its way home."""
+        return self.preparation.homing
 
-        Args:
-            wait: for those that are being read, too.
-        """
+    def set_rules(self, rules: RealTimeRules) -> None:
+        """Take other rules from the next control step on."""
+        self.rules = rules
+
+    def count_reading(self, seconds: float) -> None:
+        """Count time that was spent on reading observations since the last control step [s]."""
+        self._reading_s += seconds
+
+    def report(self) -> dict[str, Any]:
+        """Return what diagnostics tell of real time."""
+        values: dict[str, Any] = {
+            'held': self.held,
+            'in_episode': self.in_episode,
+            'stops': '; '.join(self.obstacles.stops.values()),
+            'waits_to_start': self.waits_to_start,
+            'preparing': self.preparation.doing,
+        }
+        for stage, latency in self.latencies.items():
+            values |= latency.report(stage) | latency.overall(stage)
+        return values
+
+    def take_weights(self, wait: bool = False) -> None:
+        """Keep the actors that have been read; see `PolicyLoop.take_weights`."""
         for result in self._reader.take(wait):
             self._accept_weights(result)
 
@@ -136,8 +158,8 @@ class RealTimeLoop(BetweenEpisodes):
         Args:
             now: ROS time [s].
         """
-        started, ticks = self._clock() - self.reading_s, self.counts['ticks']
-        self.reading_s = 0.0
+        started, ticks = self._clock() - self._reading_s, self.counts['ticks']
+        self._reading_s = 0.0
         self.take_weights()
         self._watch_period(now)
         if self.active:

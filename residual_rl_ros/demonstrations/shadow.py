@@ -99,7 +99,7 @@ class Shadow:
 
     def close(self) -> None:
         """End the worker of the base policy."""
-        self._controller.queue.close()
+        self._controller.close()
 
 
 def told_feedback(

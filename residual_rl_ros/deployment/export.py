@@ -204,7 +204,7 @@ def _check_parity(
         world = RandomWorld(policy, runner)
         found = compare(controller, policy, runner, world, PARITY_DECISIONS)
     finally:
-        controller.queue.close()
+        controller.close()
     if found.largest > allowed or found.ties > MOST_TIES * PARITY_DECISIONS:
         raise BasePolicyError(
             f'the commands of the fused graph differ by up to {found.largest:.3g} from those of '

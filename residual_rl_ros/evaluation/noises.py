@@ -307,8 +307,8 @@ class NoisePlayer:
 
     def close(self) -> None:
         """End its threads and its environment."""
-        self._first.queue.close()
-        self._others.queue.close()
+        self._first.close()
+        self._others.close()
         self.env.close()
 
 

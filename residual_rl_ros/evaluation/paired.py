@@ -243,7 +243,7 @@ def _play_all(
     run = config.resolve()
     env = host(config, run.robot)
     for message in messages:  # Errors are raised here, not in a worker.
-        _controller(run, env, message).queue.close()
+        _controller(run, env, message).close()
     env.close()
     yield from in_processes(partial(_Worker, config, messages), _Worker.play, jobs, workers)
 

@@ -156,7 +156,7 @@ def collect(
             episode += 1
             progress(done)
     finally:
-        controller.queue.close()
+        controller.close()
         env.close()
     buffer = ReplayBuffer(layout, len(transitions))
     for transition in transitions:

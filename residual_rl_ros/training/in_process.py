@@ -62,14 +62,11 @@ def refuse_silence(run: ResolvedRun, env: gymnasium.Env[Any, Any]) -> None:
     """
     if run.config.success != RETURN:
         return
-    controller = run.evaluation_controller(None)
-    try:
+    with run.evaluation_controller(None) as controller:
         for number in range(SILENT_EPISODES):
             seed = PROBE_SEED + number
             if run_episode(env, controller, seed, number, add_on=run.add_on).total_return:
                 return
-    finally:
-        controller.queue.close()
     raise ConfigError(
         f'{run.config.task} tells no success, and the return of {SILENT_EPISODES} episodes of the '
         'base is 0: there is nothing to learn from; say how it tells success (--success), or give '

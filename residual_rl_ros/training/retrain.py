@@ -157,7 +157,7 @@ class _Retraining:
 
     def close(self) -> None:
         """Stop the thread of the base policy."""
-        self.controller.queue.close()
+        self.controller.close()
 
     def run(self, report: Report) -> dict[str, Any]:
         """Play, train again and evaluate; return the summary."""
@@ -203,14 +203,11 @@ class _Retraining:
 
     def _evaluate(self, run: ResolvedRun, scenes: range) -> list[Episode]:
         """Return the episode of a base policy on each scene."""
-        controller = run.evaluation_controller(None)
-        try:
+        with run.evaluation_controller(None) as controller:
             return [
                 run_episode(self.env, controller, scene, scene, add_on=run.add_on)
                 for scene in scenes
             ]
-        finally:
-            controller.queue.close()
 
     def _summary(self, curve: LearningCurve, acting: ResolvedRun) -> dict[str, Any]:
         options, run = self.options, self.run_of_base

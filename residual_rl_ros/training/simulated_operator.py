@@ -61,9 +61,8 @@ def operator_of(
     config, task = OperatorConfig.parse(run.config.operator), run.config.task
     if config is None:
         return None
-    alone = run.evaluation_controller(None)
-    steps = time_needed(env, task, alone, seed)
-    alone.queue.close()
+    with run.evaluation_controller(None) as alone:
+        steps = time_needed(env, task, alone, seed)
     return SimulatedOperator(config, env, task, controller, run.robot.control_rate_hz, steps)
 
 

@@ -336,11 +336,10 @@ class _Training:
         if not has_expert(task):
             say(self._console, f'no expert knows {task!r}: training without demonstrations')
             return
-        controller = self._resolved.evaluation_controller(None)
-        seed = training_seed(options.seed) + DEMONSTRATION_SEED
-        for transition in demonstrate(self._env, task, controller, options.demonstrations, seed):
-            learner.add_demonstration(transition)
-        controller.queue.close()
+        seed, count = training_seed(options.seed) + DEMONSTRATION_SEED, options.demonstrations
+        with self._resolved.evaluation_controller(None) as controller:
+            for transition in demonstrate(self._env, task, controller, count, seed):
+                learner.add_demonstration(transition)
         say(self._console, f'{memory.demonstrations} demonstration transitions')
 
     def _measure(self, first: bool = False, last: bool = False) -> None:
@@ -356,15 +355,12 @@ class _Training:
 
     def _play(self, seeds: Sequence[int], message: bytes | None, doing: str = '') -> list[Episode]:
         """Return the episode of every seed, played in this process."""
-        controller = self._resolved.evaluation_controller(message)
-        episodes = []
-        for seed in seeds:
-            episodes.append(
-                run_episode(self._env, controller, seed, seed, add_on=self._resolved.add_on)
-            )
-            self._evaluated += episodes[-1].steps
-            self._show(doing)
-        controller.queue.close()
+        episodes, add_on = [], self._resolved.add_on
+        with self._resolved.evaluation_controller(message) as controller:
+            for seed in seeds:
+                episodes.append(run_episode(self._env, controller, seed, seed, add_on=add_on))
+                self._evaluated += episodes[-1].steps
+                self._show(doing)
         return episodes
 
     def _recent_returns(self) -> dict[str, float]:

@@ -222,7 +222,7 @@ class ForeignDataset:
                     if made is not None:
                         yield _by_operator(made)
         finally:
-            controller.queue.close()
+            controller.close()
 
     def _order(
         self, column: str, wanted: tuple[str, ...], by_position: bool

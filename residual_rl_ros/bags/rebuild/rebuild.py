@@ -142,7 +142,7 @@ class Rebuilder:
                     self._sources[made.source] += 1
                     yield made
         finally:
-            self.controller.queue.close()
+            self.controller.close()
         self._handled = None
         for report in self.channels.values():
             for remark in report.remarks():

@@ -105,7 +105,7 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     env = host(config, run.robot)
     refuse_silence(run, env)
     env.close()
-    run.evaluation_controller(None).queue.close()
+    run.evaluation_controller(None).close()
     prepare_output(out)
     with claim_domain(options.domain) as domain_id:
         console.print(f'namespace /{SIMULATION} of ROS domain {domain_id}, on this machine only')

@@ -95,8 +95,7 @@ class PolicyNode(ManagedNode):
         self.robot = robot = open_robot(self, read_tree(self, 'robot'))
         policy = open_base_policy(parameters, robot, self._now, self.get_logger().warning)
         self.controller = make_controller(parameters, policy, robot)
-        self.made.callback(self.controller.queue.close)
-        self.made.callback(self.controller.residual.plans.close)
+        self.made.callback(self.controller.close)
         self.controller.customisation.change(parameters.add_on, parameters.add_on_weight)
         warm_up(self.controller.queue, self.get_logger())
         self.controller.mailbox.key = self._key = Key.read(parameters.key_file)
@@ -161,8 +160,7 @@ class PolicyNode(ManagedNode):
         self._blend.duration_s = ramp_s(parameters)
         self._blend.set_ceiling(parameters.blend_ratio)
         self._shown.rate_hz = parameters.publish_decisions_hz
-        if isinstance(self._loop, RealTimeLoop):
-            self._loop.rules = real_time_rules(parameters)
+        self._loop.set_rules(real_time_rules(parameters))
 
     def activate(self) -> None:
         """Start the control timer and latch the transition layout."""
@@ -307,8 +305,7 @@ class PolicyNode(ManagedNode):
                 loop.assembler.hints[name] = decoder.hint
             if reading is not None:
                 loop.push_observation(name, reading.stamp, reading.values, reading.image)
-            if isinstance(loop, RealTimeLoop):
-                loop.reading_s += time.perf_counter() - started
+            loop.count_reading(time.perf_counter() - started)
 
         return callback
 
@@ -359,9 +356,7 @@ class PolicyNode(ManagedNode):
         trajectory = None if self._horizon is None else self._horizon.of(command, holding)
         waiting = bool(self.controller.hold_reason)
         self._outputs.send(command, stamp, holding, trajectory, waiting)
-        loop = self._loop
-        going_home = isinstance(loop, RealTimeLoop) and loop.preparation.homing
-        self._shown.note(command, stamp, holding, going_home)
+        self._shown.note(command, stamp, holding, self._loop.homing)
         if self.parameters.lockstep:
             self._shown.publish()
 
@@ -389,8 +384,7 @@ class PolicyNode(ManagedNode):
         return missing or self._outputs.unheard()
 
     def _report(self) -> tuple[bytes, str, Mapping[str, Any]]:
-        if isinstance(self._loop, RealTimeLoop):
-            self._loop.take_weights()  # While inactive no tick does.
+        self._loop.take_weights()  # While inactive no control step does.
         if self._fault_reason:
             level, message = ERROR, f'fault: {self._fault_reason}'
         elif problem := self._problem or (self._silent_failures() if self.active else ''):

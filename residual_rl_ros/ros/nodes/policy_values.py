@@ -82,7 +82,7 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         """Return the time of the control steps that a counter has counted [min]."""
         return round(loop.counts[ticks] / control_rate_hz / 60.0, 2)
 
-    values: dict[str, Any] = {
+    return {
         'episode': loop.episode,
         'epoch': header.epoch if header else 0,
         'sequence': header.sequence if header else -1,
@@ -110,14 +110,5 @@ def policy_values(loop: LockstepLoop | RealTimeLoop, control_rate_hz: float) -> 
         'slew_limited': safety.slew_limited,
         'workspace_limited': safety.workspace_limited,
         'self_collision_limited': safety.self_collision_limited,
+        **loop.report(),
     }
-    if isinstance(loop, RealTimeLoop):
-        values['held'] = loop.held
-        values['in_episode'] = loop.in_episode
-        values['stops'] = '; '.join(loop.obstacles.stops.values())
-        values['waits_to_start'] = loop.waits_to_start
-        values['preparing'] = loop.preparation.doing
-        for stage, latency in loop.latencies.items():
-            values |= latency.report(stage)
-            values |= latency.overall(stage)
-    return values
