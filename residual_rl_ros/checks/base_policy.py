@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.numerics import Float32
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.inference import ON_CPU
+from residual_rl_ros.robot.onnx_session import InferenceWorker
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import MAX_PRIOR
 
@@ -29,6 +32,10 @@ TIMED_CALLS = 50
 REPEATED_CALLS = 10
 SANE_LOG_STD = 20.0
 """Usual limits of a network's log standard deviation, -20 to 2, with room above."""
+TRIAL = 'trial'
+"""Name of the thread of the first inference."""
+LONGEST_S = 60.0
+"""Longest inference that is waited for [s]."""
 FAR_RANGES = 20.0
 """Actions that are always so many half ranges from the middle of the trained ones are in another
 unit."""
@@ -108,12 +115,38 @@ def _input(each: Input) -> str:
     return f'{each.name}: {each.kind} of shape {list(each.shape)}'
 
 
+def _try_once(policy: OnnxBasePolicy) -> None:
+    """Run one inference, for so long as a user waits; what hangs keeps nobody from leaving.
+
+    Raises:
+        BasePolicyError: inference failed, or took longer.
+    """
+    worker = InferenceWorker(TRIAL)
+    noise = np.zeros((1, *policy.noise_shape), dtype=np.float32) if policy.stochastic else None
+    window = made_up_window(policy.metadata, np.random.default_rng(0))
+    try:
+        worker.submit(policy.plan, window, noise).result(LONGEST_S)
+    except FutureTimeoutError as error:
+        raise BasePolicyError(
+            f'{policy.path.name}: an inference takes longer than {LONGEST_S:g} s; does the graph '
+            'have a loop without an end?'
+        ) from error
+    finally:
+        worker.close()
+
+
+def hangs() -> bool:
+    """Return whether an inference of a check still goes on."""
+    return any(thread.name == TRIAL for thread in threading.enumerate())
+
+
 def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], float]) -> None:
     meta = policy.metadata
     rng = np.random.default_rng(0)
     times = []
     inputs: list[tuple[Float32, Float32 | None]] = []
     chunks = []
+    _try_once(policy)
     for _ in range(TIMED_CALLS):
         window = made_up_window(meta, rng)
         noise = rng.standard_normal(policy.noise_shape, dtype=np.float32)

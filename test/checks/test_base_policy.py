@@ -7,13 +7,15 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from builders import make_metadata, write_onnx_policy
+from builders import _write_slower, make_metadata, write_onnx_policy
 from image_policy import write_policy
 from onnx import helper
 from prior_builders import write_prior_policy
@@ -64,6 +66,20 @@ def test_a_good_model_has_facts_and_no_problem(path: Path, stochastic: bool) -> 
     assert facts['3 observations'] == 'arm.position.a, arm.position.b, tool.z'
     assert facts['2 actions'] == 'a.position in [-1, 1]\nb.position in [-0.5, 0.5]'
     assert facts['inference'] == 'median 1.00 ms, 95% within 1.00 ms, worst 1.00 ms'
+
+
+def test_a_graph_that_never_ends_is_named_and_the_process_does(path: Path) -> None:
+    write_onnx_policy(path)
+    endless = path.with_name('endless.onnx')
+    _write_slower(path, endless, 2**40)
+    program = (
+        'from residual_rl_ros.checks import base_policy; base_policy.LONGEST_S = 0.5; '
+        'from residual_rl_ros.cli.main import main; main()'
+    )
+    command = [sys.executable, '-c', program, 'check-base', str(endless)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert 'an inference takes longer than 0.5 s' in done.stdout
+    assert done.returncode == 1
 
 
 def test_actions_in_another_unit_than_their_range_are_remarked(path: Path) -> None:
