@@ -237,6 +237,11 @@ class PolicyLoop(ABC):
         """Whether an operator has the robot."""
         return self._takeover_active
 
+    @property
+    def state(self) -> str:
+        """What goes on, in words."""
+        return 'running'
+
     # --- what a simulator that waits has no need of
 
     @property

@@ -122,6 +122,21 @@ class RealTimeLoop(BetweenEpisodes):
         self._reader.submit(message)
 
     @property
+    def state(self) -> str:
+        """What goes on, in words."""
+        if self.held:
+            return 'held by an operator'
+        if self.taken_over:
+            return 'an operator has the robot'
+        if self.in_episode:
+            return 'running'
+        if self.waits_to_start:
+            return 'waits: the first command is far from the robot'
+        if doing := self.preparation.doing:
+            return doing
+        return 'running' if self.rules.auto_start else 'no episode: ~/start_episode begins one'
+
+    @property
     def homing(self) -> bool:
         """Whether the robot is on its way home."""
         return self.preparation.homing

@@ -256,6 +256,20 @@ def test_a_mobile_base_whose_operator_falls_silent_slows_down() -> None:
     assert 'the operator has said nothing' in callbacks.warnings[-1]
 
 
+def test_what_goes_on_is_said_in_words() -> None:
+    loop, _ = real_time(constant(0.0), auto_start=False)
+    loop.activate()
+    now = drive(loop, 0.0, 2)
+    assert loop.state == 'no episode: ~/start_episode begins one'
+    loop.request_start()
+    now = drive(loop, now, 2)
+    assert loop.state == 'running'
+    loop.set_takeover(True)
+    assert loop.state == 'an operator has the robot'
+    loop.set_held(True)
+    assert loop.state == 'held by an operator'
+
+
 def test_an_operator_who_took_over_and_never_said_anything_is_told() -> None:
     loop, callbacks, _, now = rolling(takeover_timeout_s=2.5 * PERIOD)
     loop.set_takeover(True)

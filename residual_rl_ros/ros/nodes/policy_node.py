@@ -390,7 +390,7 @@ class PolicyNode(ManagedNode):
         elif problem := self._problem or (self._silent_failures() if self.active else ''):
             level, message = WARN, problem
         else:
-            level, message = OK, 'running' if self.active else 'inactive'
+            level, message = OK, self._loop.state if self.active else 'inactive'
         self._problem = ''
         values = policy_values(self._loop, self.robot.control_rate_hz)
         return level, message, {'active': self.active, **values, **self._outputs.report()}
