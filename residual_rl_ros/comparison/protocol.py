@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
-from residual_rl_ros.training.provenance import file_sha256
 
 Kind = TypeVar('Kind')
 RESIDUAL, RETRAIN = 'residual', 'retrain'

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from residual_rl_ros.errors import CheckpointError, FormatError, shown
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.files.json_text import read_json
 from residual_rl_ros.transitions.seal import SEAL
 
@@ -94,13 +94,8 @@ def write_manifest(directory: Path) -> None:
         OSError: it cannot be written.
     """
     names = sorted(path.name for path in directory.iterdir() if path.name not in APART)
-    digests = {name: _sha256(directory / name) for name in names}
+    digests = {name: file_sha256(directory / name) for name in names}
     (directory / MANIFEST).write_text(json.dumps(digests, indent=1) + '\n', encoding='utf-8')
-
-
-def _sha256(path: Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _listed(directory: Path) -> dict[str, str]:
@@ -137,7 +132,7 @@ def check_files(directory: Path, *names: str) -> dict[str, str]:
             raise ValueError(f'{name} is not in {MANIFEST}')
         if not (directory / name).is_file():
             raise ValueError(f'{name!r}, which is in {MANIFEST}, is missing')
-        found = _sha256(directory / name)
+        found = file_sha256(directory / name)
         if found != listed[name]:
             raise ValueError(
                 f'{name} is altered: its sha256 is {found}, {MANIFEST} says {listed[name]}'

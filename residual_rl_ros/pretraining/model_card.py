@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.noises import DIAGNOSIS_SEED, play_noises, study_noise
 from residual_rl_ros.evaluation.paired import evaluate
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.pretraining.train_base import BaseRecipe, load_recipe, train_base_policy
 from residual_rl_ros.resources import demonstrations_of
 from residual_rl_ros.tasks.hosting import (
@@ -130,7 +130,7 @@ def train_with_card(
         rate, steps = success_of(config, seeds)
         console.print(f'success {rate} on seeds {seeds.start}..{seeds.stop - 1}')
         noise = noise_row(config, evaluation_seeds)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     count = len(demonstrations.episodes)
     samples = sum(len(actions) for _, actions in demonstrations.episodes)
     where = '' if folder == MODELS else f' --out {folder}'

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.pretraining.base_networks import Keypoints, keypoint_names
 from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.pretraining.train_base import OPSET
@@ -239,7 +240,7 @@ def train_encoder_with_card(
     block, goal = 1e3 * np.hypot(miss[:, [0, 2]], miss[:, [1, 3]]).mean(0)
     yaw = math.degrees(float(np.abs(miss[:, 4]).mean()))
     errors = f'block {block:.1f} mm and {yaw:.1f} degrees, goal {goal:.1f} mm'
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     path.with_suffix('.md').write_text(
         f"""# Image encoder `{task}`
 

@@ -17,12 +17,12 @@ import numpy.typing as npt
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, run_config
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.learner.checkpoint import RUN, load_run_state
 from residual_rl_ros.learner.folder import IDENTITY
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.provenance import file_sha256
 
 CONFIGURATION = 'configuration'
 """In the run state of a checkpoint: the run's configuration, its paths absolute."""

@@ -26,6 +26,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.paired import difference, score
 from residual_rl_ros.evaluation.progress import Report, say
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.numerics import Float32
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
@@ -34,7 +35,7 @@ from residual_rl_ros.tasks.hosting import host
 from residual_rl_ros.tasks.success_probe import settle_success
 from residual_rl_ros.training.curve import LearningCurve, final_scenes, outcomes
 from residual_rl_ros.training.options import TrainOptions
-from residual_rl_ros.training.provenance import file_sha256, git_commit, versions
+from residual_rl_ros.training.provenance import git_commit, versions
 from residual_rl_ros.training.run_folder import SUMMARY, prepare_output, write_json
 
 ROUNDS = 5

@@ -9,7 +9,6 @@ the outputs `logits`, or `mean` and `log_std`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -33,6 +32,7 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadat
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
+from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, read_actor
 from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPolicy, PriorGaussian
@@ -292,7 +292,7 @@ def write_card(options: PriorOptions, rule: RuleConfig, found: Score, temperatur
         rows.append(('add-on and total', found.added.words(found.returns)))
     if found.success is not None:
         rows.append(('success', str(found.success)))
-    digest = hashlib.sha256(out.read_bytes()).hexdigest()
+    digest = file_sha256(out)
     rows += [
         ('file', f'`{out.name}`, {out.stat().st_size / 1e6:.2f} MB, sha256 `{digest}`'),
         ('training', f'{options.steps} control steps, seed {options.seed}'),
