@@ -246,8 +246,7 @@ class BestOfNActor(RobotPolicy):
         known = self._actor.normalize(observation, base_action)
         residuals = self._actor.draw(known, rng, sample.noise_scale, self.architecture.candidates)
         if sample.full_bound_cost > 0.0:
-            cost = -self._base_value(known)
-            residuals *= min(max(cost / sample.full_bound_cost, 0.0), 1.0)
+            residuals *= sample.share_at(-self._base_value(known))
         advantages = self._advantages(known, sample.bound_scale * residuals)
         best = int(np.fmax(advantages, 0.0).argmax())  # What is no number is no advantage.
         self.advantage = max(float(advantages[best]), 0.0)

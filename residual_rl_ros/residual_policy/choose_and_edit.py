@@ -151,7 +151,7 @@ class ChooseAndEditActor(Chooser, RobotPolicy):
         if sample.full_bound_cost > 0.0:
             nothing = np.zeros((1, drawn.shape[-1]))
             q = self._critics.of_residuals(rows[0], nothing) + self._critics.bias[:, None]
-            drawn *= min(max(-float(q.mean()) / sample.full_bound_cost, 0.0), 1.0)
+            drawn *= sample.share_at(-float(q.mean()))
         return np.concatenate([np.zeros_like(drawn[:, :1]), drawn], axis=1), rows
 
     def _advantages(self, known: Float32, edits: Array) -> Float32:

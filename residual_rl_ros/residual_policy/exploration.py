@@ -88,6 +88,13 @@ class ExplorationSample:
     weight: float = 1.0
     """Weight of the add-on reward, for robot policies that customise the base at the decision."""
 
+    def share_at(self, cost: float) -> float:
+        """Return which share of a residual a base action may have whose cost to go is this.
+
+        With `full_bound_cost` only; see `Exploration`.
+        """
+        return min(max(cost / self.full_bound_cost, 0.0), 1.0)
+
 
 WARM_UP = Exploration(residual_probability=0.0)
 """The base policy alone."""
