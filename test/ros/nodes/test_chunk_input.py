@@ -95,13 +95,23 @@ def chunk(stamp: float) -> JointTrajectory:
     return message
 
 
-def test_a_robot_runs_on_chunks_holds_without_and_counts_what_is_none(node: PolicyNode) -> None:
-    executor, server = SingleThreadedExecutor(), Server()
+@pytest.fixture
+def server(node: PolicyNode) -> Iterator[Server]:
+    del node  # It has initialised ROS.
+    made = Server()
+    yield made
+    made.node.destroy_node()
+
+
+def test_a_robot_runs_on_chunks_holds_without_and_counts_what_is_none(
+    node: PolicyNode, server: Server
+) -> None:
+    executor = SingleThreadedExecutor()
     executor.add_node(node)
     executor.add_node(server.node)
 
     def spin_until(reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 60.0
         while not reached():
             assert time.monotonic() < deadline
             executor.spin_once(timeout_sec=0.1)
@@ -143,4 +153,3 @@ def test_a_robot_runs_on_chunks_holds_without_and_counts_what_is_none(node: Poli
     spin_until(lambda: said('chunks_received') > received + 3)
     node.trigger_deactivate()
     node.trigger_cleanup()
-    server.node.destroy_node()

@@ -117,7 +117,7 @@ def test_the_simulator_labels_an_episode_only_as_its_task_does(
         for _ in range(12):
             node._step(np.array([0.1, -0.1]))  # The bounds of its space in float64.
             assert node._feedback is not None
-            labels.append(node._feedback[3])
+            labels.append(float(node._feedback.success))
             if node._done:
                 break
     assert labels == [-1.0] * (len(labels) - 1) + [outcome]
