@@ -7,6 +7,7 @@ The same YAML is loaded as ROS parameters by the nodes and read directly by the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,6 +155,8 @@ def find_robot(name_or_path: str) -> Path:
     """
     path = find_file('robot', ('config', 'robots'), name_or_path, '.yaml')
     if not path.is_file():
+        if os.path.lexists(path):
+            raise ConfigError(f'robot file {str(path)!r} is no regular file')
         raise ConfigError(
             f'robot file {str(path)!r} does not exist; a path in a YAML or an option counts from '
             f'the folder that the command is started in, {str(Path.cwd())!r}'

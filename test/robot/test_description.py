@@ -440,3 +440,12 @@ def test_a_robot_without_encoders_keeps_its_cameras() -> None:
     blind = robot.without_encoders()
     assert blind.observation_names == robot.observation_names[: len(blind.observation_names)]
     assert [c.name for c in blind.channels] == [c.name for c in robot.channels]
+
+
+def test_a_folder_or_a_dangling_link_is_no_robot_file(tmp_path: Path) -> None:
+    folder, dangling = tmp_path / 'folder.yaml', tmp_path / 'dangling.yaml'
+    folder.mkdir()
+    dangling.symlink_to('/nowhere')
+    for path in (folder, dangling):
+        with pytest.raises(ConfigError, match='is no regular file'):
+            load_robot(str(path))
