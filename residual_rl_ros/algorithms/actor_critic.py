@@ -180,8 +180,7 @@ class ActorCritic(TrainingState, ABC):
 
     def updates_due(self, transitions: int) -> int:
         """Return `utd` times the transitions."""
-        # The tolerance keeps 10 x 0.1 from being 0.999…
-        return int(self.config.utd * transitions + 1e-6)
+        return self.config.updates_for(transitions)
 
     @abstractmethod
     def update(self, critic_only: bool = False) -> dict[str, Tensor]:

@@ -53,6 +53,22 @@ class ReplayConfig:
         0.0,
     )
 
+    @property
+    def samples_demonstrations(self) -> bool:
+        """Whether recorded demonstrations are of use."""
+        return self.demonstration_share > 0.0
+
+    def updates_for(self, transitions: int) -> int:
+        """Return how many updates so many transitions pay for: `utd` each."""
+        # The tolerance keeps 10 x 0.1 from being 0.999…
+        return int(self.utd * transitions + 1e-6)
+
+
+def too_deep(key: str, hidden_sizes: tuple[int, ...]) -> Iterator[str]:
+    """Yield that a network has more hidden layers than any, if it has."""
+    if len(hidden_sizes) > MAX_HIDDEN_LAYERS:
+        yield f'{key} has {len(hidden_sizes)} layers, expected at most {MAX_HIDDEN_LAYERS}'
+
 
 @dataclass(frozen=True)
 class DiscountConfig:
@@ -243,11 +259,6 @@ class ActorCriticConfig(
         return self.residual_candidates > 0 and self.reward_offset < 0.0
 
     @property
-    def samples_demonstrations(self) -> bool:
-        """Whether recorded demonstrations are of use."""
-        return self.demonstration_share > 0.0
-
-    @property
     def preparation_updates(self) -> int:
         """Number of updates that `prepare` takes."""
         return self.anchor_updates + self.critic_only_updates
@@ -293,9 +304,7 @@ class ActorCriticConfig(
                 f'{self.critic_heads}'
             )
         for key in ('actor_hidden_sizes', 'critic_hidden_sizes'):
-            layers = len(getattr(self, key))
-            if layers > MAX_HIDDEN_LAYERS:
-                yield f'{key} has {layers} layers, expected at most {MAX_HIDDEN_LAYERS}'
+            yield from too_deep(key, getattr(self, key))
         if self.residual_candidates and not self.critic_hidden_sizes:
             yield (
                 f'residual_candidates is {self.residual_candidates} and critic_hidden_sizes '

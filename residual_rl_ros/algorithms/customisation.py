@@ -21,13 +21,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from residual_rl_ros.algorithms.config import ComputationConfig, MemoryConfig
+from residual_rl_ros.algorithms.config import ComputationConfig, MemoryConfig, too_deep
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.replay_memory import ReplayMemory
 from residual_rl_ros.algorithms.rule import ADD_ON, BASIC, TOTAL, RuleConfig
 from residual_rl_ros.algorithms.training_state import TrainingState
 from residual_rl_ros.errors import ConfigError, RewardError
-from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS, MAX_HIDDEN_SIZE
+from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_SIZE
 from residual_rl_ros.residual_policy.torch_networks import Normalizer
 from residual_rl_ros.rewards.composition import DESCRIPTION, AddOns, check_weight, decision_reward
 from residual_rl_ros.schema import parameter
@@ -98,11 +98,6 @@ class OffPolicyConfig(ComputationConfig, MemoryConfig, CustomisationConfig):
         True, 'standardise observations with the statistics of the warm-up'
     )
 
-    @property
-    def samples_demonstrations(self) -> bool:
-        """Whether recorded demonstrations are of use."""
-        return self.demonstration_share > 0.0
-
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""
         yield from super().problems()
@@ -111,11 +106,7 @@ class OffPolicyConfig(ComputationConfig, MemoryConfig, CustomisationConfig):
                 f'n_step is {self.n_step}, expected 1: the prior and the add-on of every decision '
                 'count, and a sum over decisions keeps the first and last'
             )
-        if len(self.hidden_sizes) > MAX_HIDDEN_LAYERS:
-            yield (
-                f'hidden_sizes has {len(self.hidden_sizes)} layers, expected at most '
-                f'{MAX_HIDDEN_LAYERS}'
-            )
+        yield from too_deep('hidden_sizes', self.hidden_sizes)
 
 
 class CustomisedReward:
@@ -276,8 +267,7 @@ class OffPolicyCustomisation(TrainingState, ABC):
     def updates_due(self, transitions: int) -> int:
         """Return `utd` times the transitions, in blocks."""
         block = self.config.update_block
-        # The tolerance keeps 10 x 0.1 from being 0.999...
-        return int(self.config.utd * (transitions // block * block) + 1e-6)
+        return self.config.updates_for(transitions // block * block)
 
     def derived(self) -> dict[str, float]:
         """Return that nothing follows from the warm-up."""

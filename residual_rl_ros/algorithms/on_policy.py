@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.algorithms.config import DiscountConfig
+from residual_rl_ros.algorithms.config import DiscountConfig, too_deep
 from residual_rl_ros.algorithms.customisation import (
     MAX_KNOB,
     CustomisationConfig,
@@ -30,7 +30,7 @@ from residual_rl_ros.algorithms.customisation import (
 from residual_rl_ros.algorithms.prior import CustomisedActor, Density
 from residual_rl_ros.algorithms.rollout_memory import Rollout, RolloutMemory, Rows
 from residual_rl_ros.algorithms.training_state import Adam, TrainingState, seeded
-from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_LAYERS, MAX_HIDDEN_SIZE
+from residual_rl_ros.residual_policy.architecture import MAX_HIDDEN_SIZE
 from residual_rl_ros.residual_policy.perceptron import LEAST_LOG_STD, MOST_LOG_STD
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_networks import FlatParameters
@@ -103,11 +103,7 @@ class OnPolicyConfig(DiscountConfig, GreedyConfig):
                 f'batch_size is {self.batch_size}, expected at most rollout_length, which is '
                 f'{self.rollout_length}'
             )
-        if len(self.hidden_sizes) > MAX_HIDDEN_LAYERS:
-            yield (
-                f'hidden_sizes has {len(self.hidden_sizes)} layers, expected at most '
-                f'{MAX_HIDDEN_LAYERS}'
-            )
+        yield from too_deep('hidden_sizes', self.hidden_sizes)
 
 
 class OnPolicyCustomisation(TrainingState, ABC):

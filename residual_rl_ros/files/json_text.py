@@ -103,3 +103,8 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f'{text} is no number of JSON')
     return value
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON would give it back: tuples are lists, and names are texts."""
+    return json.loads(json.dumps(value))

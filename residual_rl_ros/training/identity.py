@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -18,7 +17,7 @@ from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.config.run import ResolvedRun, RunConfig, run_config
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.files.digest import file_sha256
-from residual_rl_ros.files.json_text import parse_json
+from residual_rl_ros.files.json_text import parse_json, plain
 from residual_rl_ros.learner.checkpoint import RUN, load_run_state
 from residual_rl_ros.learner.folder import IDENTITY
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, readable_checkpoint
@@ -54,7 +53,7 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         recorded = options.recordings
         identity['demonstrations'] = [options.demonstrations, *map(str, recorded.paths)]
         identity['observation_map'] = dict(recorded.observation_map)
-    as_json: dict[str, Any] = json.loads(json.dumps(identity))
+    as_json: dict[str, Any] = plain(identity)
     return as_json
 
 
@@ -80,7 +79,7 @@ def configuration_json(config: RunConfig) -> dict[str, Any]:
         'robot': absolute(config.robot),
         'base_policy': absolute(config.base_policy),
     }
-    as_json: dict[str, Any] = json.loads(json.dumps(values))
+    as_json: dict[str, Any] = plain(values)
     return as_json
 
 

@@ -8,7 +8,6 @@ recipe of the base is followed anew on the demonstrations and on all episodes th
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.paired import difference, score
 from residual_rl_ros.evaluation.progress import Report, say
 from residual_rl_ros.files.digest import file_sha256
+from residual_rl_ros.files.json_text import plain
 from residual_rl_ros.numerics import Float32
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
@@ -56,7 +56,7 @@ def retrain_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'success': run.config.success,
         'rounds': ROUNDS,
     }
-    as_json: dict[str, Any] = json.loads(json.dumps(identity))
+    as_json: dict[str, Any] = plain(identity)
     return as_json
 
 

@@ -9,7 +9,6 @@ the outputs `logits`, or `mean` and `log_std`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,6 +32,7 @@ from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError, OutputError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
 from residual_rl_ros.files.digest import file_sha256
+from residual_rl_ros.files.json_text import plain
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, read_actor
 from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPolicy, PriorGaussian
@@ -304,7 +304,7 @@ def write_card(options: PriorOptions, rule: RuleConfig, found: Score, temperatur
         ),
     ]
     table = '\n'.join(f'| {name} | {text} |' for name, text in rows)
-    numbers = yaml.safe_dump(json.loads(json.dumps(asdict(rule))), sort_keys=False).rstrip()
+    numbers = yaml.safe_dump(plain(asdict(rule)), sort_keys=False).rstrip()
     card = out.with_suffix('.md')
     card.write_text(
         f"""# Base policy `{out.stem}`
