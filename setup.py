@@ -123,7 +123,7 @@ setup(
     zip_safe=False,
     entry_points={
         'console_scripts': [
-            f'residual-rl = {PACKAGE}.__main__:main',
+            f'residual-rl = {PACKAGE}.cli.__main__:main',
             f'policy_node = {PACKAGE}.ros.nodes.policy_node:main',
             f'learner_node = {PACKAGE}.ros.nodes.learner_node:main',
             f'reward_node = {PACKAGE}.ros.nodes.reward_node:main',

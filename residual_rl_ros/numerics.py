@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Arithmetic on the few numbers of a control step, where numpy's own functions cost more."""
+"""Types of arrays, and arithmetic on the few numbers of a control step."""
 
 from __future__ import annotations
 

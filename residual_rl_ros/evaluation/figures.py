@@ -60,6 +60,7 @@ def draw_learning_curve(
             minutes[window - 1 :],
             recent,
             color=RESIDUAL_COLOUR,
+            marker='.' if len(recent) == 1 else None,  # No line has one point.
             label=f'training episodes, last {window}',
         )
         first = next((i for i, record in enumerate(labelled) if record.acts), None)

@@ -228,7 +228,7 @@ def test_an_unknown_task_is_one_line_without_a_traceback(tmp_path: Path) -> None
 def test_ctrl_c_while_it_is_loading_says_nothing(tmp_path: Path) -> None:
     (tmp_path / 'typer.py').write_text('raise KeyboardInterrupt')
     finished = subprocess.run(
-        [sys.executable, '-m', 'residual_rl_ros', 'demo'],
+        [sys.executable, '-m', 'residual_rl_ros.cli', 'demo'],
         capture_output=True,
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
         timeout=60,

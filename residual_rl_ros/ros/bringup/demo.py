@@ -263,7 +263,8 @@ def ending(evidence: SuccessTest, steps: float, budget: int) -> str:
 def _table(monitor: Monitor, config: RunConfig, elapsed: float, evidence: SuccessTest) -> Table:
     learner = monitor.values(LEARNER)
     steps = monitor.number(SIMULATOR, 'control_steps')
-    table = Table(title=f'fine-tuning {config.task} with {config.preset}', min_width=60)
+    title = f'fine-tuning {config.task} with {config.preset}'
+    table = Table(title=title, min_width=60, show_header=False)
     table.add_column('')
     table.add_column('', justify='right', min_width=24)
     for name, value in (

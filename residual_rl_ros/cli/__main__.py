@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""`residual-rl`, also as `python -m residual_rl_ros`."""
+"""`residual-rl`, also as `python -m residual_rl_ros.cli`."""
 
 from __future__ import annotations
 
