@@ -18,6 +18,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
+from residual_rl_ros.transitions.returns import failure_value, lowest_value, returns
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition
 
@@ -163,21 +164,21 @@ class ReplayMemory:
     def lower_bounds(self, offset: float) -> Tensor:
         """Return the return of each row, or a lower bound of it, shape (size,).
 
-        Minus infinity where there is none; see `ReplayBuffer.lowest_value`.
+        Minus infinity where there is none; see `returns.lowest_value`.
         """
         gamma = self.config.gamma
-        rest = self.replay.lowest_value(gamma, offset)
-        return torch.from_numpy(self.replay.returns(gamma, offset, rest, rest))
+        rest = lowest_value(self.replay, gamma, offset)
+        return torch.from_numpy(returns(self.replay, gamma, offset, rest, rest))
 
     def known_returns(self, offset: float) -> Tensor:
         """Return what each row would have returned without an operator, shape (size,).
 
         NaN where that is not known. Where an episode that was cut off, or in which he took over, is
-        worth what never succeeding is, it is known: see `ReplayBuffer.failure_value`.
+        worth what never succeeding is, it is known: see `returns.failure_value`.
         """
         gamma = self.config.gamma
-        rest = self.replay.failure_value(gamma, offset)
-        return torch.from_numpy(self.replay.returns(gamma, offset, rest, np.nan, unaided=True))
+        rest = failure_value(self.replay, gamma, offset)
+        return torch.from_numpy(returns(self.replay, gamma, offset, rest, np.nan, unaided=True))
 
     def export(self) -> dict[str, Arrays]:
         """Return the contents for a checkpoint, by file."""

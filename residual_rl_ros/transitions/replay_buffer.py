@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -15,21 +14,12 @@ from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.batch import Batch
+from residual_rl_ros.transitions.episode_end import End, end_of, ends_of
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Success, Transition
+from residual_rl_ros.transitions.transition import Source, Transition
 
 NONE = -1
-
-
-class _End(IntEnum):
-    """How a transition ended its episode."""
-
-    NOT = 0
-    TRUNCATED = 1
-    TERMINATED = 2
-    FAILED = 3
-    """Terminated, and labelled a failure."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +118,7 @@ class ReplayBuffer:
             casting='same_kind',
         )
         self._source[row] = transition.source
-        self._end[row] = _end_of(transition)
+        self._end[row] = end_of(transition)
         self._following[row] = NONE
         epoch, episode, step = transition.epoch, transition.episode, transition.step
         chain = self._open.pop(robot, None)
@@ -175,7 +165,7 @@ class ReplayBuffer:
                 stored[:, columns] = table.block(name)
         self._source[begin:end] = table.header('source')
         of_end = (table.header(name) for name in ('terminated', 'truncated', 'success'))
-        self._end[begin:end] = _ends(*of_end)
+        self._end[begin:end] = ends_of(*of_end)
         keys = [table.header(name) for name in ('epoch', 'episode', 'step')]
         chain = self._open.pop(robot, None)
         first = tuple(int(key[0]) for key in keys)
@@ -214,6 +204,22 @@ class ReplayBuffer:
     def source(self) -> npt.NDArray[np.int8]:
         """Source of each row, shape (size,)."""
         return self._source[: self._size]
+
+    @property
+    def rewards(self) -> npt.NDArray[np.float32]:
+        """Reward of each row, shape (size,)."""
+        return self._table[: self._size, self._columns['reward'].start]
+
+    @property
+    def ends(self) -> npt.NDArray[np.int8]:
+        """How each row ends its episode, see `End`, shape (size,)."""
+        return self._end[: self._size]
+
+    @property
+    def newest_first(self) -> npt.NDArray[np.int64]:
+        """Rows in the order in which they were stored, the newest first, shape (size,)."""
+        rows: npt.NDArray[np.int64] = (self.newest - np.arange(self._size)) % self.capacity
+        return rows
 
     @property
     def episode_decisions(self) -> float:
@@ -282,7 +288,7 @@ class ReplayBuffer:
             weight += step
             discount = np.where(going, gamma * discount, discount)
         if gamma < 1.0:  # What is paid for every decision goes on after a failure, for ever.
-            weight += np.where(self._end[last] == _End.FAILED, discount / (1.0 - gamma), 0.0)
+            weight += np.where(self._end[last] == End.FAILED, discount / (1.0 - gamma), 0.0)
         now, then = torch.from_numpy(self._table[first]), torch.from_numpy(self._table[last])
         columns = self._columns
         return Batch(
@@ -301,74 +307,6 @@ class ReplayBuffer:
             row=first,
             n_step=n_step,
         )
-
-    def lowest_value(self, gamma: float, offset: float) -> float:
-        """Return what no state is worth less than: the lowest reward of all, for ever.
-
-        So an episode that is negative throughout is worth r / (1 - gamma), as in WSRL (arXiv
-        2412.07762). Minus infinity where no reward is negative, or nothing is discounted: there
-        nothing bounds it.
-
-        Args:
-            gamma: discount per decision.
-            offset: added to a reward.
-        """
-        lowest = float((self._rewards + offset).min(initial=0.0))
-        return lowest / (1.0 - gamma) if lowest < 0.0 and gamma < 1.0 else -np.inf
-
-    def failure_value(self, gamma: float, offset: float) -> float:
-        """Return what never succeeding is worth, offset / (1 - gamma).
-
-        NaN where it is not known: with rewards other than 0 and 1, of which none says what comes
-        after the last, and without a discount.
-
-        Args:
-            gamma: discount per decision.
-            offset: added to a reward.
-        """
-        sparse = bool(np.isin(self._rewards, (0.0, 1.0)).all())
-        return float(np.float32(offset)) / (1.0 - gamma) if sparse and gamma < 1.0 else np.nan
-
-    @property
-    def _rewards(self) -> npt.NDArray[np.float32]:
-        return self._table[: self._size, self._columns['reward'].start]
-
-    def returns(
-        self, gamma: float, offset: float, rest: float, gap: float, unaided: bool = False
-    ) -> npt.NDArray[np.float32]:
-        """Return the discounted sum of rewards to the end of each row's episode, shape (size,).
-
-        An episode that terminated as a failure goes on with the offset for ever.
-
-        Args:
-            gamma: discount per decision.
-            offset: added to a reward.
-            rest: what is worth what comes after a truncation: `lowest_value`, `failure_value`, or
-                NaN.
-            gap: likewise after a row whose episode goes on and is not stored: a transition was
-                lost, or has yet to come.
-            unaided: end episodes, unseen, where an operator takes over: what he earns is no return
-                of the policy. NaN in rows that are his.
-        """
-        operated = unaided & (self._source == Source.TAKEOVER)
-        rewards = self._rewards + offset
-        goes_on = self._table[:, self._columns['goes_on'].start]
-        result = np.full(self._size, -np.inf, dtype=np.float32)
-        ends, newest = self._end, self.newest
-        failed = gamma * np.float32(offset) / (1.0 - gamma) if gamma < 1.0 else 0.0
-        for age in range(self._size):
-            row = (newest - age) % self.capacity
-            following = self._following[row]
-            if operated[row]:
-                result[row] = np.nan
-            elif not goes_on[row]:
-                result[row] = rewards[row] + (failed if ends[row] == _End.FAILED else 0.0)
-            elif ends[row] == _End.TRUNCATED or (following != NONE and operated[following]):
-                result[row] = rewards[row] + gamma * rest
-            else:
-                after = gap if following == NONE else result[following]
-                result[row] = rewards[row] + gamma * after
-        return result
 
     def keep_newest(self, count: int) -> None:
         """Forget all but the newest transitions.
@@ -436,19 +374,3 @@ class ReplayBuffer:
         names = contents['robots'].astype(np.uint8).tobytes().decode().split('\n')
         for name, (row, *expected) in zip(names, contents['open'].tolist(), strict=False):
             self._open[name] = _Chain(row, (expected[0], expected[1], expected[2]))
-
-
-def _end_of(transition: Transition) -> _End:
-    """Return how a transition ended its episode."""
-    if transition.terminated:
-        return _End.FAILED if transition.success is Success.FAILURE else _End.TERMINATED
-    return _End.TRUNCATED if transition.truncated else _End.NOT
-
-
-def _ends(
-    terminated: npt.NDArray[Any], truncated: npt.NDArray[Any], success: npt.NDArray[Any]
-) -> npt.NDArray[Any]:
-    """Return `_end_of` many transitions, by their flags and labels, shape as these."""
-    by_label = np.where(success == Success.FAILURE, _End.FAILED, _End.TERMINATED)
-    cut_off = np.where(truncated != 0.0, _End.TRUNCATED, _End.NOT)
-    return np.where(terminated != 0.0, by_label, cut_off)

@@ -11,6 +11,7 @@ import pytest
 from builders import make_layout, make_transition
 
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
+from residual_rl_ros.transitions.returns import failure_value, lowest_value, returns
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -24,7 +25,7 @@ def test_returns_are_the_discounted_rewards_to_the_end_and_unknown_where_it_is_n
         replay.add(make_transition(LAYOUT, step=k * step, reward=reward, terminated=ends))
     replay.add(make_transition(LAYOUT, episode=9, step=0, reward=8.0, truncated=True))
     replay.add(make_transition(LAYOUT, episode=10, step=0, reward=8.0))
-    found = replay.returns(0.5, -1.0, rest=np.nan, gap=np.nan)
+    found = returns(replay, 0.5, -1.0, rest=np.nan, gap=np.nan)
     assert found[:3].tolist() == [0.0 + 0.5 * (1.0 + 0.5 * 3.0), 1.0 + 0.5 * 3.0, 3.0]
     assert np.isnan(found[3:]).all()
 
@@ -36,8 +37,8 @@ def test_what_an_operator_earns_is_no_return_of_the_policy() -> None:
         ends = step == 3
         add = {'step': k * step, 'source': source, 'reward': float(ends), 'terminated': ends}
         replay.add(make_transition(LAYOUT, **add))
-    assert replay.returns(0.5, -1.0, rest=-2.0, gap=-2.0).tolist() == [-1.75, -1.5, -1.0, 0.0]
-    unaided = replay.returns(0.5, -1.0, rest=-4.0, gap=np.nan, unaided=True)
+    assert returns(replay, 0.5, -1.0, rest=-2.0, gap=-2.0).tolist() == [-1.75, -1.5, -1.0, 0.0]
+    unaided = returns(replay, 0.5, -1.0, rest=-4.0, gap=np.nan, unaided=True)
     # Where he took over, the policy is taken to have failed.
     assert unaided.tolist()[:2] == [-1.0 + 0.5 * (-1.0 + 0.5 * -4.0), -1.0 + 0.5 * -4.0]
     assert np.isnan(unaided[2])
@@ -51,11 +52,11 @@ def test_an_episode_that_failed_until_it_was_cut_off_is_worth_failing_for_ever()
         add = {'step': LAYOUT.decision_steps * step, 'reward': 0.0, 'truncated': last}
         replay.add(make_transition(LAYOUT, **add))
     replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0, terminated=True))
-    assert replay.lowest_value(0.75, -1.0) == replay.failure_value(0.75, -1.0) == -4.0
-    found = replay.returns(0.75, -1.0, rest=-4.0, gap=np.nan)
+    assert lowest_value(replay, 0.75, -1.0) == failure_value(replay, 0.75, -1.0) == -4.0
+    found = returns(replay, 0.75, -1.0, rest=-4.0, gap=np.nan)
     np.testing.assert_allclose(found, [-4.0, -4.0, -4.0, -4.0, -1.0], rtol=1e-6)
-    assert np.isneginf(replay.lowest_value(1.0, -1.0))
-    assert np.isnan(replay.failure_value(1.0, -1.0))
+    assert np.isneginf(lowest_value(replay, 1.0, -1.0))
+    assert np.isnan(failure_value(replay, 1.0, -1.0))
 
 
 @pytest.mark.parametrize(('rewards', 'bound'), [((5.0, 4.0), -math.inf), ((-0.1, -50.0), -200.0)])
@@ -66,8 +67,8 @@ def test_what_comes_after_a_dense_reward_has_at_most_a_lower_bound(
     for episode, reward in enumerate(rewards):
         last = {'terminated': episode == 0, 'truncated': episode == 1}
         replay.add(make_transition(LAYOUT, episode=episode, step=0, reward=reward, **last))
-    assert replay.lowest_value(0.75, 0.0) == bound
-    assert np.isnan(replay.failure_value(0.75, 0.0))
+    assert lowest_value(replay, 0.75, 0.0) == bound
+    assert np.isnan(failure_value(replay, 0.75, 0.0))
 
 
 def test_what_comes_after_a_lost_transition_or_in_an_episode_in_progress_is_not_known() -> None:
@@ -75,7 +76,7 @@ def test_what_comes_after_a_lost_transition_or_in_an_episode_in_progress_is_not_
     for step in (0, 1, 3):  # One is lost.
         replay.add(make_transition(LAYOUT, step=k * step, reward=0.0, terminated=step == 3))
     replay.add(make_transition(LAYOUT, episode=1, step=0, reward=0.0))
-    found = replay.returns(0.5, -1.0, rest=-2.0, gap=np.nan)
+    found = returns(replay, 0.5, -1.0, rest=-2.0, gap=np.nan)
     assert np.isnan(found[[0, 1, 3]]).all()
     assert found[2] == -1.0
 
@@ -99,7 +100,7 @@ def test_failing_early_is_worth_what_never_succeeding_is(table: bool) -> None:
         for each in made:
             replay.add(each)
     never = price / (1.0 - gamma)
-    np.testing.assert_allclose(replay.returns(gamma, price, np.nan, np.nan), never)
+    np.testing.assert_allclose(returns(replay, gamma, price, np.nan, np.nan), never)
     for n_step in (1, 3):
         batch = replay.rows(np.array([1]), gamma, n_step)
         assert float(batch.reward + price * batch.reward_weight) == never
@@ -109,4 +110,4 @@ def test_failing_early_is_worth_what_never_succeeding_is(table: bool) -> None:
     kept = ReplayBuffer(LAYOUT, 10)
     kept.restore(replay.export())
     kept.keep_newest(1)
-    assert kept.returns(gamma, price, np.nan, np.nan).tolist() == [never]
+    assert returns(kept, gamma, price, np.nan, np.nan).tolist() == [never]
