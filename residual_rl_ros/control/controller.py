@@ -27,15 +27,12 @@ from residual_rl_ros.control.decision import CommandedStep, Decision
 from residual_rl_ros.control.feedback import StepFeedback
 from residual_rl_ros.control.residual_source import ResidualSource
 from residual_rl_ros.control.safety import SafetyFilter
+from residual_rl_ros.control.streams import Stream, episode_rng
 from residual_rl_ros.errors import ChunkLateError
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import NOTHING, Source, Transition
-
-BASE_STREAM, PROPOSALS_STREAM = 0, 4
-"""With seed and episode, seed random numbers of their own, beside those of the residual: so the
-base policy's noise is the same with and without residual."""
 
 
 class ResidualController:
@@ -136,10 +133,8 @@ class ResidualController:
             stamp: its ROS time [s].
             images: what each camera sees, as far as the base policy wants to.
         """
-        noise, others = (
-            np.random.default_rng([self._seed, episode, stream])
-            for stream in (BASE_STREAM, PROPOSALS_STREAM)
-        )
+        noise = episode_rng(self._seed, episode, Stream.BASE)
+        others = episode_rng(self._seed, episode, Stream.PROPOSALS)
         self.queue.reset(noise, others=others)
         self.residual.begin_episode(episode)
         self._episode, self._step = episode, 0
@@ -358,6 +353,7 @@ class ResidualController:
             base_decision = base_decision.with_chosen(choice.proposal)
         base = base_decision.actions
         residual = choice.residual.reshape(base.shape)
+        acts = Source.RANDOM if self.residual.acts_randomly else Source.RESIDUAL
         planned = self.bound.compose(base, residual, bound_scale)
         self._decision = Decision(
             stamp=self._stamp,
@@ -367,7 +363,7 @@ class ResidualController:
             residual=residual,
             planned=planned,
             executed=planned.copy(),
-            source=Source.RESIDUAL if bound_scale > 0.0 else Source.BASE,
+            source=acts if bound_scale > 0.0 else Source.BASE,
             distribution=base_decision.distribution,
             add_on_weight=self.customisation.weight,
             bound_scale=bound_scale,

@@ -13,6 +13,7 @@ from residual_rl_ros.base_policy.distribution import BaseDecision
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.customisation import Customisation
 from residual_rl_ros.control.plan_queue import PlanQueue
+from residual_rl_ros.control.streams import Stream, episode_rng
 from residual_rl_ros.latency import Latency
 from residual_rl_ros.numerics import Array, is_one_hot
 from residual_rl_ros.residual_policy.exploration import Exploration, ExplorationSample
@@ -26,10 +27,6 @@ from residual_rl_ros.residual_policy.robot_policy import (
     all_proposals,
 )
 from residual_rl_ros.transitions.layout import TransitionLayout
-
-EXPLORATION_STREAM, NOISE_STREAM, BASE_ONLY_STREAM, SWITCH_STREAM, PLAN_STREAM = 1, 2, 3, 5, 6
-"""With seed and episode, seed random numbers of their own: one does not shift with what another
-draws. That of a plan also has its step."""
 
 
 class ResidualSource:
@@ -67,7 +64,7 @@ class ResidualSource:
         self._episode = 0
         self._exploration = self._switch = np.random.default_rng(seed)
         self._noise_scale: float | None = None
-        self._base_only = False
+        self._base_only = self._held_noise = False
         self._planner: tuple[Planner, str, Planner] | None = None
         self.explore = explore
         """Sample the residual instead of using its mean."""
@@ -96,7 +93,7 @@ class ResidualSource:
             episode: its number.
         """
         self._episode, self._noise_scale = episode, None
-        self._exploration, self._switch = self._rng(EXPLORATION_STREAM), self._rng(SWITCH_STREAM)
+        self._exploration, self._switch = self._rng(Stream.EXPLORATION), self._rng(Stream.SWITCH)
         self.plans.forget()
 
     def decide(
@@ -128,7 +125,7 @@ class ResidualSource:
         if header is None or not isinstance(policy, Planner):
             return
         sample = self._sample(header.exploration)
-        if sample is not None:
+        if sample is not None and not self.acts_randomly:
             step += self._layout.decision_steps
             self.plans.order(policy, step, observation, planned, self._plan_rng(step), sample)
 
@@ -142,24 +139,31 @@ class ResidualSource:
             self._planner = actor, text, actor.for_add_on(self._customisation.add_ons)
         return self._planner[2]
 
-    def _rng(self, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self._seed, self._episode, stream])
+    @property
+    def acts_randomly(self) -> bool:
+        """Whether a held random residual acts in this episode instead of a robot policy."""
+        return self.explore and self._held_noise
+
+    def _rng(self, stream: Stream, *item: int) -> np.random.Generator:
+        return episode_rng(self._seed, self._episode, stream, *item)
 
     def _plan_rng(self, step: int) -> np.random.Generator:
         """Return the random numbers of a plan: those of its decision, whatever was planned before.
 
         A planner draws also where it does not explore.
         """
-        return np.random.default_rng([self._seed, self._episode, PLAN_STREAM, step])
+        return self._rng(Stream.PLAN, step)
 
     def _sample(self, exploration: Exploration) -> ExplorationSample | None:
         """Return how a decision explores; None where the base acts alone."""
         if not self.enabled or self._customisation.off:
             return None
         if self._noise_scale is None:
-            self._noise_scale = exploration.noise_scale(self._rng(NOISE_STREAM))
-            self._base_only = exploration.base_only(self._rng(BASE_ONLY_STREAM))
-        if self._base_only:
+            self._noise_scale = exploration.noise_scale(self._rng(Stream.NOISE_SCALE))
+            self._base_only = exploration.base_only(self._rng(Stream.BASE_ONLY))
+            self._held_noise = exploration.held_noise(self._rng(Stream.HELD_NOISE))
+        # Of the other episodes the guard has its share, so that it compares what it is told.
+        if self._base_only and not self.acts_randomly:
             return None
         weight = self._customisation.weight
         return exploration.sample(self._noise_scale, self.blend_ratio, weight)
@@ -181,8 +185,12 @@ class ResidualSource:
             if self._switch.random() >= sample.bound_scale:
                 return nothing, 1.0
             sample = replace(sample, bound_scale=1.0)
-        rng = self._exploration if self.explore else None
         exploration = header.exploration
+        if self.acts_randomly:
+            number = step // (self._layout.decision_steps * exploration.held_noise_decisions)
+            held = self._uniform(policy, base, 1.0, self._rng(Stream.HELD_RESIDUAL, number))
+            return Choice(0, held), sample.bound_scale
+        rng = self._exploration if self.explore else None
         by_policy = exploration.residual_probability
         if rng is not None and 0.0 < by_policy < 1.0:
             by_policy = float(rng.random() < by_policy)

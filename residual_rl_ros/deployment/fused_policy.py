@@ -165,9 +165,10 @@ class FusedParts:
             raise ConfigError(
                 'the actor is of a warm-up, in which the base policy acts alone; train for longer'
             )
-        if explores.residual_probability < 1.0 or explores.base_only_share:
+        shares = explores.base_only_share or explores.held_noise_share
+        if explores.residual_probability < 1.0 or shares:
             raise ConfigError(
-                'the actor is a message of a run, in which some decisions are the base alone; '
+                'the actor is a message of a run, in which it does not decide everything; '
                 'take the one of a checkpoint'
             )
 

@@ -23,7 +23,7 @@ class EpisodeRecord:
     success: bool | None
     """Outcome; None if it was not labelled."""
     residual: bool
-    """Whether any of its decisions had a residual."""
+    """Whether any of its decisions had a residual of an actor, or of the warm-up's noise."""
     takeover: bool
     """Whether an operator took over in it."""
     robot: str = ''
@@ -39,6 +39,8 @@ class EpisodeRecord:
     basic_return: float | None = None
     """Sum of the rewards of the task over the transitions that arrived; None where an earlier
     version did not add them up."""
+    random: bool = False
+    """Whether a random residual acted in it: it rates neither an actor nor the base."""
 
     def outcome(self, unlabelled_fails: bool = False) -> bool | None:
         """Return whether its policy succeeded on its own, None if nobody can tell.
@@ -63,12 +65,12 @@ class EpisodeRecord:
     @property
     def acts(self) -> bool:
         """Whether any of its decisions had an actor's residual."""
-        return self.residual and not self.warmup
+        return self.residual and not self.warmup and not self.random
 
     @property
     def rates_base(self) -> bool:
         """Whether its `outcome` is that of the base alone."""
-        return not self.residual and self.outcome() is not None
+        return not (self.residual or self.random) and self.outcome() is not None
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ class EpisodeLog:
             episode.operator_began,
             self.operator_steps,
             basic_return,
+            Source.RANDOM in sources,
         )
         self.history.append(record)
         if record.success is not None:

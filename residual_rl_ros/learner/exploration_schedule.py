@@ -54,7 +54,12 @@ def warmup_exploration(config: LearnerConfig) -> Exploration:
 
 
 def residual_exploration(
-    config: LearnerConfig, transitions: int, bound_scale: float, guard: Guard, episodes: int
+    config: LearnerConfig,
+    transitions: int,
+    bound_scale: float,
+    guard: Guard,
+    episodes: int,
+    failure_rate: float,
 ) -> Exploration:
     """Return how the robot acts with a residual.
 
@@ -64,6 +69,7 @@ def residual_exploration(
         bound_scale: share of the residual bound that its ramp has reached.
         guard: what it knows of base and residual.
         episodes: finished episodes, warm-up included.
+        failure_rate: of the latest episodes; 0 where none was judged.
     """
     full_bound_cost = 0.0
     if config.full_bound_cost and bound_scale:
@@ -77,6 +83,8 @@ def residual_exploration(
         wide_noise_share=config.wide_exploration_share,
         wide_noise_scale=config.wide_exploration_scale,
         wide_bound_scale=bound_scale,
+        held_noise_share=config.held_exploration_share * failure_rate,
+        held_noise_decisions=config.held_exploration_decisions,
         base_only_share=_base_only_share(guard, config.guard_share, episodes),
     )
 

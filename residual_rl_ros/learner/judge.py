@@ -90,6 +90,8 @@ class ActorJudge:
         Returns:
             Why to roll back; empty if there is no reason.
         """
+        if record.random:
+            return ''
         revoked = actor <= self._rolled_back
         if record.residual and revoked:
             return ''

@@ -9,6 +9,11 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from residual_rl_ros.errors import shown
+
+MAX_HELD_DECISIONS = 100_000
+"""Longest that a residual can be held [decisions]."""
+
 
 @dataclass(frozen=True)
 class Exploration:
@@ -32,6 +37,10 @@ class Exploration:
     """In these, the largest factor on the actor's noise; drawn log-uniformly from 1 to this."""
     wide_bound_scale: float = 1.0
     """In these, the share of the residual bound in use."""
+    held_noise_share: float = 0.0
+    """Share of episodes in which a uniform residual acts, of the whole bound, and no actor."""
+    held_noise_decisions: int = 1
+    """In these, decisions over which it is held: noise that is drawn anew in each leads nowhere."""
     base_only_share: float = 0.0
     """Share of episodes without any residual, for the guard to compare with."""
 
@@ -43,9 +52,17 @@ class Exploration:
         """
         for field in fields(self):
             value = getattr(self, field.name)
+            if field.name == 'held_noise_decisions':
+                continue
             limit = math.inf if field.name in ('wide_noise_scale', 'full_bound_cost') else 1.0
             if type(value) is not float or not (math.isfinite(value) and 0.0 <= value <= limit):
                 raise ValueError(f'exploration {field.name} is {value!r}, expected 0 to {limit:g}')
+        decisions = self.held_noise_decisions
+        if type(decisions) is not int or not 1 <= decisions <= MAX_HELD_DECISIONS:
+            raise ValueError(
+                f'exploration held_noise_decisions is {shown(decisions)}, expected a whole number '
+                f'from 1 to {MAX_HELD_DECISIONS}'
+            )
         if self.wide_noise_scale < 1.0:
             raise ValueError(
                 f'exploration wide_noise_scale is {self.wide_noise_scale}, expected >= 1'
@@ -54,6 +71,10 @@ class Exploration:
     def base_only(self, rng: np.random.Generator) -> bool:
         """Draw whether an episode runs without residual."""
         return bool(rng.random() < self.base_only_share)
+
+    def held_noise(self, rng: np.random.Generator) -> bool:
+        """Draw whether a held uniform residual acts in an episode."""
+        return bool(rng.random() < self.held_noise_share)
 
     def noise_scale(self, rng: np.random.Generator) -> float:
         """Draw an episode's factor on the actor's noise."""

@@ -30,7 +30,7 @@ HEADER_LIMITS: Mapping[str, tuple[float, float]] = {
     'episode': (0, MAX_COUNT),
     'step': (0, MAX_COUNT),
     'policy_sequence': (-1, MAX_COUNT),
-    'source': (0, 2),
+    'source': (0, 3),
     'reward': (-MAX_REWARD, MAX_REWARD),
     'terminated': (0, 1),
     'truncated': (0, 1),
@@ -50,6 +50,8 @@ class Source(IntEnum):
     RESIDUAL = 1
     """Base + residual; where the share of decisions with a residual still grows, it can be zero."""
     TAKEOVER = 2
+    RANDOM = 3
+    """Base + a held random residual, in an episode that only explores: no actor decided."""
 
 
 class Success(IntEnum):

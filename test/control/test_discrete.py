@@ -64,7 +64,7 @@ def controller(k: int = 1, **changes: Any) -> ResidualController:
     return config.build(Chooser(), ROBOT)
 
 
-def give(control: ResidualController, policy: Any, **exploration: float) -> None:
+def give(control: ResidualController, policy: Any, **exploration: Any) -> None:
     """Let the controller use a robot policy."""
     header = WeightsHeader(1, 1, Exploration(**exploration))
     control.mailbox.accept(lambda: (header, policy, b''))
@@ -131,6 +131,16 @@ def test_a_warm_up_with_noise_chooses_any_action_in_that_share_of_the_steps() ->
     assert set(np.unique(sent)) == {0.0, 1.0}
     # The base alone goes right in a quarter of the steps.
     assert sent[:, 2].mean() == pytest.approx(0.6 / 3 + 0.4 / 4, abs=0.08)
+    assert not control.residual.not_finite
+    control.queue.close()
+
+
+def test_an_episode_of_held_random_residuals_keeps_to_an_action() -> None:
+    control = controller(explore=True)
+    give(control, Always(RIGHT), held_noise_share=1.0, held_noise_decisions=5)
+    sent = np.array(steps(control, 300)).reshape(60, 5, 3)
+    np.testing.assert_array_equal(sent, np.broadcast_to(sent[:, :1], sent.shape))
+    assert sent[:, 0].mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.2)
     assert not control.residual.not_finite
     control.queue.close()
 

@@ -55,6 +55,12 @@ def test_lines_have_at_most_100_columns(page: Path) -> None:
     assert not long
 
 
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_begins_a_comment(page: Path) -> None:
+    """A percent sign that begins a line takes it out of the built page."""
+    assert '\n%' not in page.read_text(encoding='utf-8')
+
+
 def test_the_tests_of_the_fault_table_exist() -> None:
     text = (DOCS / 'reliability.md').read_text(encoding='utf-8')
     named = re.findall(r'`([\w/]+/test_\w+\.py)`', text)

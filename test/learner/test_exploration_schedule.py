@@ -14,7 +14,7 @@ from residual_rl_ros.learner.exploration_schedule import FULL_DOUBT, UNKNOWN_BAS
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES
 from residual_rl_ros.learner.learner import Learner, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights
-from residual_rl_ros.transitions.transition import Success
+from residual_rl_ros.transitions.transition import Source, Success
 
 LAYOUT = make_layout()
 STREAM = random_transitions(LAYOUT, 40)
@@ -87,6 +87,24 @@ def test_where_outcomes_are_not_labelled_the_base_does_not_run_half_of_the_episo
         learner.ingest(make_transition(LAYOUT, truncated=True, success=Success.UNLABELLED))
     assert learner.judge.guard.base_success is None
     assert learner.exploration().base_only_share == 0.1
+
+
+def test_random_episodes_are_a_share_of_the_failures() -> None:
+    learner = make_learner(
+        full_bound_cost=0.0, held_exploration_share=0.5, held_exploration_decisions=7
+    )
+    assert learner.exploration().held_noise_share == 0.0
+    learner.phase = Phase.ONLINE
+    assert learner.exploration().held_noise_share == 0.0
+    for failures, success in ((0, True), (1, False), (2, False)):
+        outcome = Success.SUCCESS if success else Success.FAILURE
+        learner.ingest(
+            make_transition(LAYOUT, truncated=True, success=outcome, source=Source.RESIDUAL)
+        )
+        exploration = learner.exploration()
+        assert exploration.held_noise_share == pytest.approx(0.5 * failures / (failures + 1))
+        assert exploration.held_noise_decisions == 7
+    assert decode_weights(learner.current_message())[0].exploration.held_noise_share == 0.0
 
 
 def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:

@@ -335,6 +335,22 @@ def test_an_episode_counts_with_the_share_of_the_message_that_it_began_under() -
     assert gains[0] > 5.0 * gains[1] > 0.0  # Rare base episodes say more.
 
 
+def test_random_episodes_count_neither_for_nor_against_the_actor() -> None:
+    learner = warm_learner()
+    end(learner, True, Source.RESIDUAL)
+    judged, rate = learner.judge.state_dict(), learner.episodes.success_rate
+    for _ in range(60):
+        end(learner, False, Source.RANDOM)
+    assert learner.judge.state_dict() == judged
+    assert learner.episodes.success_rate == rate
+    latest = learner.episodes.history[-1]
+    assert latest.random
+    assert not any((latest.rates_base, latest.rates_residual, latest.acts))
+    resumed = Learner(learner.config, LAYOUT, seed=0)
+    resumed.load_state_dict(json.loads(json.dumps(learner.state_dict())))
+    assert resumed.episodes.history == learner.episodes.history
+
+
 def test_a_sabotaged_actor_is_found_and_rolled_back_in_a_real_run() -> None:
     config = load_run('peg_insert')
     resolved = config.resolve()

@@ -133,9 +133,47 @@ def test_wide_episodes_explore_more_and_leave_the_others_as_they_are() -> None:
     assert residuals(mixed)[wide].std() > 1.2 * residuals(plain)[wide].std()
 
 
+def test_in_some_episodes_a_random_residual_is_held_and_no_actor_acts() -> None:
+    exploration = Exploration(
+        bound_scale=0.5, held_noise_share=0.3, held_noise_decisions=3, base_only_share=0.2
+    )
+    transitions = play(build(exploration, gain=0.0), episodes=300, decisions=7)
+    by_episode: dict[int, list[Transition]] = {}
+    for transition in transitions:
+        by_episode.setdefault(transition.episode, []).append(transition)
+    kinds = [{step.source for step in steps} for steps in by_episode.values()]
+    assert all(len(kind) == 1 for kind in kinds)
+    random = [steps for steps in by_episode.values() if steps[0].source is Source.RANDOM]
+    assert 0.22 < len(random) / 300 < 0.38
+    # The guard has its share of the other episodes, as it is told.
+    base_only = sum(kind == {Source.BASE} for kind in kinds)
+    assert 0.13 < base_only / (300 - len(random)) < 0.27
+    held = np.array([residuals(steps) for steps in random])
+    assert np.abs(held).max() > 0.98
+    assert abs(held.mean()) < 0.05
+    for first in (0, 3, 6):
+        block = held[:, first : first + 3]
+        np.testing.assert_array_equal(block, np.broadcast_to(block[:, :1], block.shape))
+    assert (held[:, 2] != held[:, 3]).any(axis=1).all()
+    bound = 0.5 * 0.1 * np.tile([1.0, 0.5], K)
+    np.testing.assert_allclose(
+        offsets([t for steps in random for t in steps]), bound * held.reshape(-1, held.shape[-1])
+    )
+
+
+def test_held_residuals_are_of_training_alone() -> None:
+    exploration = Exploration(held_noise_share=1.0, held_noise_decisions=3)
+    transitions = play(build(exploration, explore=False), episodes=5)
+    assert {transition.source for transition in transitions} == {Source.RESIDUAL}
+
+
 @pytest.mark.parametrize(
     'values',
     [
+        {'held_noise_share': 1.5},
+        {'held_noise_decisions': 0},
+        {'held_noise_decisions': 10**400},
+        {'held_noise_decisions': 2.0},
         {'residual_probability': 1.5},
         {'bound_scale': -0.1},
         {'full_bound_cost': -0.1},

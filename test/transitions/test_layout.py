@@ -191,7 +191,7 @@ def test_a_non_finite_number_is_refused_wherever_it_stands(position: str, value:
         ('step', -1.0),
         ('policy_sequence', 0.5),
         ('policy_sequence', -2.0),
-        ('source', 3.0),
+        ('source', 4.0),
         ('source', -1.0),
         ('source', 0.5),
         ('terminated', 2.0),

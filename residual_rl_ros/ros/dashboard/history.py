@@ -38,6 +38,7 @@ class _Episode:
     number: int
     began_with_operator: bool
     residual: bool = False
+    random: bool = False
     taken_over: bool = False
 
 
@@ -46,8 +47,8 @@ class Episodes:
     """Outcomes of episodes, from transitions in the order in which they were made.
 
     An episode with a takeover is a failure, however it ends; one that an operator began is
-    nobody's. One whose outcome nobody told counts nowhere. So does one whose beginning was not
-    heard: what decided then is not known.
+    nobody's, and so is one of random residuals. One whose outcome nobody told counts nowhere. So
+    does one whose beginning was not heard: what decided then is not known.
     """
 
     outcomes: deque[Outcome] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
@@ -65,13 +66,14 @@ class Episodes:
             self._open = _Episode(transition.episode, taken_over)
         self._open.taken_over |= taken_over
         self._open.residual |= transition.source is Source.RESIDUAL
+        self._open.random |= transition.source is Source.RANDOM
         if transition.terminated or transition.truncated:
             self._end(self._open, transition.success)
             self._open = None
 
     def _end(self, episode: _Episode, success: Success) -> None:
         self.ended += 1
-        if episode.began_with_operator:
+        if episode.began_with_operator or episode.random:
             return
         if success is Success.UNLABELLED and not episode.taken_over:
             return

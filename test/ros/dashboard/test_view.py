@@ -213,6 +213,7 @@ def test_an_episode_with_a_takeover_is_a_failure_and_one_that_an_operator_began_
         episode(2, Source.TAKEOVER, Success.SUCCESS, first=Source.RESIDUAL),
         episode(3, Source.RESIDUAL, Success.SUCCESS, first=Source.TAKEOVER),
         episode(4, Source.RESIDUAL, Success.UNLABELLED),
+        episode(5, Source.RANDOM, Success.FAILURE),
     ) == [(False, True), (True, True), (True, False)]
 
 
