@@ -44,7 +44,7 @@ from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.observation import ObservationAssembler
-from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.domains import claim_domain
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.command_outputs import CommandOutputs
 from residual_rl_ros.ros.common.managed_node import ManagedNode

@@ -22,7 +22,7 @@ from std_msgs.msg import String
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise
 from residual_rl_ros.robot.description import load_robot
-from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.domains import claim_domain
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.common import qos

@@ -27,7 +27,8 @@ from std_msgs.msg import Float64MultiArray
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+from residual_rl_ros.ros.bringup.domains import claim_domain
+from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.common import qos

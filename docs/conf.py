@@ -48,7 +48,13 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = False
 
 OPTIONAL = (
-    *('fastapi', 'gymnasium_robotics', 'nicegui', 'pyarrow', 'ray', 'sbx', 'stable_baselines3'),
+    'fastapi',
+    'gymnasium_robotics',
+    'nicegui',
+    'pyarrow',
+    'ray',
+    'sbx',
+    'stable_baselines3',
     'uvicorn',
 )
 """Imports of the package's extras; the reference is the same without them."""

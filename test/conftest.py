@@ -36,10 +36,20 @@ os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
 ALONE = 'real_time'
 """Tests that assert times run one after the other: two of them want more cores than there are."""
 REAL_TIME = (
-    *('test_robot_faults', 'test_topic_faults', 'test_survived_faults', 'test_clock_faults'),
-    *('test_real_time_bag_parity', 'test_control_bench', 'test_parent_faults', 'test_slow_policy'),
-    *('test_ready_robots', 'test_ready_refusals', 'test_ready_live_check'),
-    *('test_operator', 'test_page', 'test_hostile_weights'),
+    'test_robot_faults',
+    'test_topic_faults',
+    'test_survived_faults',
+    'test_clock_faults',
+    'test_real_time_bag_parity',
+    'test_control_bench',
+    'test_parent_faults',
+    'test_slow_policy',
+    'test_ready_robots',
+    'test_ready_refusals',
+    'test_ready_live_check',
+    'test_operator',
+    'test_page',
+    'test_hostile_weights',
 )
 """Modules of such tests."""
 YIELDING = 5

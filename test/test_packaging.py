@@ -193,8 +193,15 @@ def imported(folder: Path) -> frozenset[str]:
 
 def test_every_import_is_declared(metadata: Message) -> None:
     extras = (
-        *('bench', 'customisation', 'dashboard', 'lerobot', 'ray', 'robomimic', 'ros'),
-        *('smoothing', 'urdf'),
+        'bench',
+        'customisation',
+        'dashboard',
+        'lerobot',
+        'ray',
+        'robomimic',
+        'ros',
+        'smoothing',
+        'urdf',
     )
     declared = required(metadata, *extras)
     # The libraries that `bench learner` measures against need not be installed here.

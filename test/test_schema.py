@@ -157,6 +157,15 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes) -
 def test_a_reference_can_list_every_key() -> None:
     names = [name for name, _, _ in leaves(Example)]
     assert names == [
-        *('name', 'count', 'flag', 'sizes', 'kind', 'kinds', 'extra', 'maps'),
-        *('inner.rate', 'inners', 'topic'),
+        'name',
+        'count',
+        'flag',
+        'sizes',
+        'kind',
+        'kinds',
+        'extra',
+        'maps',
+        'inner.rate',
+        'inners',
+        'topic',
     ]

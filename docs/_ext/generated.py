@@ -25,9 +25,20 @@ from metrics_page import metrics_page
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 ROS_PACKAGES = (
-    *('builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch', 'launch_ros'),
-    *('lifecycle_msgs', 'nav_msgs', 'rcl_interfaces', 'rclpy', 'rosgraph_msgs', 'sensor_msgs'),
-    *('std_msgs', 'std_srvs', 'trajectory_msgs'),
+    'builtin_interfaces',
+    'diagnostic_msgs',
+    'geometry_msgs',
+    'launch',
+    'launch_ros',
+    'lifecycle_msgs',
+    'nav_msgs',
+    'rcl_interfaces',
+    'rclpy',
+    'rosgraph_msgs',
+    'sensor_msgs',
+    'std_msgs',
+    'std_srvs',
+    'trajectory_msgs',
 )
 """Always mocked, so that the site is the same with and without ROS."""
 UNDOCUMENTED_ROOMS = ('cli',)

@@ -27,8 +27,25 @@ INFORMATION = 'rosbag2_bagfile_information'
 RECORDING = 'recording.yaml'
 """File in which our recorder describes a recording, written at its start."""
 OTHER_STORAGES = (
-    *('.bag', '.active', '.db', '.sqlite', '.sqlite3', '.h5', '.hdf5', '.parquet', '.npz', '.pkl'),
-    *('.zst', '.zstd', '.lz4', '.gz', '.bz2', '.xz', '.zip', '.tar', '.7z'),
+    '.bag',
+    '.active',
+    '.db',
+    '.sqlite',
+    '.sqlite3',
+    '.h5',
+    '.hdf5',
+    '.parquet',
+    '.npz',
+    '.pkl',
+    '.zst',
+    '.zstd',
+    '.lz4',
+    '.gz',
+    '.bz2',
+    '.xz',
+    '.zip',
+    '.tar',
+    '.7z',
 )
 """Ends of names of files that may hold messages, and that are not read here."""
 

@@ -34,7 +34,13 @@ SCHEMA_VERSION = 1
 MOST_STEPS = 10_000
 """Longest chunk of actions, and longest window of observations."""
 LATER_KEYS = (
-    *('prior', 'inputs', 'noise_shape', 'noise_default', 'source', 'parity', 'rounding'),
+    'prior',
+    'inputs',
+    'noise_shape',
+    'noise_default',
+    'source',
+    'parity',
+    'rounding',
     'temperature',
 )
 """Keys that are left out where they say what goes without saying."""

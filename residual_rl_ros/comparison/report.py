@@ -156,9 +156,17 @@ def _success_rows(report: Mapping[str, Any], methods: Mapping[str, Any]) -> Rows
     level, gain = f'{report["level"]:.0%}', f'base + {100 * report["gain"]:.0f}'
     rows: Rows = [
         (
-            *('method', 'seeds', 'base', 'final', 'final - base', 'area'),
+            'method',
+            'seeds',
+            'base',
+            'final',
+            'final - base',
+            'area',
             *(f'steps to {level}', f'minutes to {level}', f'steps to {gain}', 'ratio to the first'),
-            *('worst below base (worst seed)', 'failed episodes', 'operator minutes', 'rollbacks'),
+            'worst below base (worst seed)',
+            'failed episodes',
+            'operator minutes',
+            'rollbacks',
         )
     ]
     for name, entry in methods.items():
@@ -188,8 +196,14 @@ def _return_rows(methods: Mapping[str, Any]) -> Rows:
     """Return the rows of a task that tells no success: returns are compared."""
     rows: Rows = [
         (
-            *('method', 'seeds', 'base return', 'final return', 'final - base', 'area'),
-            *('worst below base (worst seed)', 'rollbacks by return'),
+            'method',
+            'seeds',
+            'base return',
+            'final return',
+            'final - base',
+            'area',
+            'worst below base (worst seed)',
+            'rollbacks by return',
         )
     ]
     plain = '{:.4g}'.format

@@ -40,9 +40,18 @@ from residual_rl_ros.robot.observation import ObservationAssembler
 from residual_rl_ros.transitions.transition import Transition
 
 COUNTERS = (
-    *('ticks', 'overruns', 'missed_periods', 'holds', 'transitions', 'refused_starts'),
-    *('refused_observations', 'refused_feedback', 'refused_takeovers', 'refused_transitions'),
-    *('takeovers', 'operator_ticks'),
+    'ticks',
+    'overruns',
+    'missed_periods',
+    'holds',
+    'transitions',
+    'refused_starts',
+    'refused_observations',
+    'refused_feedback',
+    'refused_takeovers',
+    'refused_transitions',
+    'takeovers',
+    'operator_ticks',
 )
 
 

@@ -205,9 +205,22 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 Step = Callable[[_Machine, Any], None]
 _VALUES = (
-    *('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'),
-    *('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8'),
-    *('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8'),
+    'INT',
+    'BININT',
+    'BININT1',
+    'BININT2',
+    'LONG',
+    'LONG1',
+    'LONG4',
+    'FLOAT',
+    'BINFLOAT',
+    'UNICODE',
+    'BINUNICODE',
+    'SHORT_BINUNICODE',
+    'BINUNICODE8',
+    'BINBYTES',
+    'SHORT_BINBYTES',
+    'BINBYTES8',
 )
 """Instructions that push their argument, a number or text."""
 INSTRUCTIONS: dict[str, Step] = {

@@ -18,8 +18,17 @@ from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.seal import WEIGHTS, Key
 
 REFUSALS = (
-    *('oversized', 'unsealed', 'malformed', 'digest', 'layout'),
-    *('shape', 'non_finite', 'overflow', 'stale', 'replaced', 'superseded'),
+    'oversized',
+    'unsealed',
+    'malformed',
+    'digest',
+    'layout',
+    'shape',
+    'non_finite',
+    'overflow',
+    'stale',
+    'replaced',
+    'superseded',
 )
 """Names under which refused weight messages are counted."""
 

@@ -34,8 +34,14 @@ from residual_rl_ros.robot.topics import POSE
 from residual_rl_ros.schema import from_mapping
 
 OWN_KEYS = (
-    *('joints', 'horizon_steps', 'fields', 'frame_id', 'orientation'),
-    *('max_effort', 'threshold', 'min_interval_s'),
+    'joints',
+    'horizon_steps',
+    'fields',
+    'frame_id',
+    'orientation',
+    'max_effort',
+    'threshold',
+    'min_interval_s',
 )
 """Keys of some types that `Command` has under the same name."""
 

@@ -25,8 +25,13 @@ from residual_rl_ros.errors import ResidualRLError
 MAX_MODEL_BYTES = 2**31 - 1
 """Largest model with all its weights: more does not fit into a protobuf message."""
 RANDOM_OPERATORS = {
-    *('RandomNormal', 'RandomNormalLike', 'RandomUniform', 'RandomUniformLike'),
-    *('Multinomial', 'Bernoulli', 'Sampling'),
+    'RandomNormal',
+    'RandomNormalLike',
+    'RandomUniform',
+    'RandomUniformLike',
+    'Multinomial',
+    'Bernoulli',
+    'Sampling',
 }
 """Operators that draw random numbers, with or without a seed: a call changes what the next gives.
 """

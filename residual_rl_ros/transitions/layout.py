@@ -414,7 +414,7 @@ class TransitionLayout:
         if not math.isfinite(value):
             wanted = 'a finite number'
         elif index < len(HEADER) and WHOLE[index]:
-            few = high - low <= 2.0
+            few = high - low <= 3.0
             flags = tuple(range(int(low), int(high) + 1)) if few else ()
             wanted = f'one of {flags}' if few else f'a whole number from {wanted}'
         raise MalformedTransitionError(f'{name} is {value}, expected {wanted}')

@@ -173,8 +173,10 @@ def test_a_supervised_residual_is_what_was_shown_and_needs_it() -> None:
     assert rule.updates_due(1000) == 0
     # Its critics were never trained, and it says nothing of them.
     assert set(rule.diagnose()) == {
-        *('residual_magnitude', 'residual_saturation'),
-        *('normalizer_transitions', 'demonstrations'),
+        'residual_magnitude',
+        'residual_saturation',
+        'normalizer_transitions',
+        'demonstrations',
     }
 
 

@@ -44,7 +44,8 @@ def test_values_of_a_camera_are_for_the_residual_and_not_for_the_policy(tmp_path
     alone = policy.plan(np.ones((2, 3), np.float32), noises, images)
     policy.bind(robot_with(camera(fields=('red', 'blue'))))
     assert policy.metadata.observation_names == (
-        *('camera.red', 'camera.blue'),
+        'camera.red',
+        'camera.blue',
         *META.observation_names,
     )
     window = np.concatenate([np.full((2, 2), np.nan), np.ones((2, 3))], axis=1)

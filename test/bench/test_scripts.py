@@ -34,8 +34,14 @@ from residual_rl_ros.residual_policy.weights import WeightsHeader, decode_weight
 from residual_rl_ros.tasks.hosting import finetune_for_environment, host
 
 HERE = (
-    *('bag_warm_start', 'chunk_seams', 'customisation', 'customisation_knobs'),
-    *('customisation_mppi', 'customise_shelf', 'failure_to_success', 'fused_policy'),
+    'bag_warm_start',
+    'chunk_seams',
+    'customisation',
+    'customisation_knobs',
+    'customisation_mppi',
+    'customise_shelf',
+    'failure_to_success',
+    'fused_policy',
     'guard_rates',
     'guard_worlds',
 )

@@ -58,7 +58,10 @@ def test_a_model_is_trained_in_an_environment_and_a_planner_made_of_it(
     box = 'keep_out_box:point=[state.x0],lower=[0.0],upper=[1.0]'
     code, _, err = run(
         *('planner', model, '--out', new, '--add-on', box, '--weight', 2),
-        *('--set', 'samples=16', '--set', 'temperature=0.5'),
+        '--set',
+        'samples=16',
+        '--set',
+        'temperature=0.5',
     )
     assert code == 0, err
     made = read(new).architecture

@@ -397,7 +397,12 @@ def test_discrete_actions_need_names_and_nothing_else(command: str) -> None:
         (edited('action.hold_action', 'a.position'), r'robot.action.hold_action is unknown'),
     ],
     ids=[
-        *('limits', 'no such action', 'twist', 'hold', 'kind', 'index of continuous actions'),
+        'limits',
+        'no such action',
+        'twist',
+        'hold',
+        'kind',
+        'index of continuous actions',
         'hold action of continuous actions',
     ],
 )

@@ -180,8 +180,12 @@ MCAPS: dict[str, Callable[[], bytes]] = {
     ),
 }
 SLOW_MCAPS = (
-    *('chunks of zeros', 'lz4 zeros', 'a message of every channel', 'empty records in chunks'),
-    *('damaged chunks', 'chunks that overlap'),
+    'chunks of zeros',
+    'lz4 zeros',
+    'a message of every channel',
+    'empty records in chunks',
+    'damaged chunks',
+    'chunks that overlap',
 )
 
 

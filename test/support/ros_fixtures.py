@@ -15,7 +15,7 @@ import pytest
 import rclpy
 from processes import OWNER, node_processes
 
-from residual_rl_ros.ros.bringup.monitor import claim_domain
+from residual_rl_ros.ros.bringup.domains import claim_domain
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 
 

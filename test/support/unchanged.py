@@ -142,7 +142,8 @@ def lockstep(folder: Path) -> dict[str, Any]:
 
     from residual_rl_ros.config.run import load_run
     from residual_rl_ros.ros.bringup.demo import quick
-    from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+    from residual_rl_ros.ros.bringup.domains import claim_domain
+    from residual_rl_ros.ros.bringup.monitor import Monitor
     from residual_rl_ros.ros.bringup.node_spec import NodeSpec
     from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
     from residual_rl_ros.ros.bringup.simulation import finetune_topology

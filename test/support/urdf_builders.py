@@ -121,12 +121,21 @@ def gap(joints: np.ndarray) -> float:
 
 
 UR5E_JOINTS = (
-    *('shoulder_pan_joint', 'shoulder_lift_joint', 'elbow_joint'),
-    *('wrist_1_joint', 'wrist_2_joint', 'wrist_3_joint'),
+    'shoulder_pan_joint',
+    'shoulder_lift_joint',
+    'elbow_joint',
+    'wrist_1_joint',
+    'wrist_2_joint',
+    'wrist_3_joint',
 )
 UR5E_LINKS = (
-    *('base_link', 'shoulder_link', 'upper_arm_link', 'forearm_link'),
-    *('wrist_1_link', 'wrist_2_link', 'wrist_3_link'),
+    'base_link',
+    'shoulder_link',
+    'upper_arm_link',
+    'forearm_link',
+    'wrist_1_link',
+    'wrist_2_link',
+    'wrist_3_link',
 )
 
 

@@ -238,8 +238,10 @@ def test_robots_of_two_namespaces_train_one_learner(
     recorder.close()
     out = tmp_path / 'out'
     small = [
-        *('warmup_transitions=50', 'warmup_episodes=0'),
-        *('batch_size=8', 'replay_capacity=300'),
+        'warmup_transitions=50',
+        'warmup_episodes=0',
+        'batch_size=8',
+        'replay_capacity=300',
     ]
     settings = [part for text in small for part in ('--set', text)]
     arguments = ('train', str(tmp_path / 'bag'), '--out', str(out), *settings)
@@ -282,8 +284,10 @@ def test_the_command_leaves_a_checkpoint_that_a_robots_learner_resumes(
 ) -> None:
     out = tmp_path / 'out'
     small = [
-        *('warmup_transitions=50', 'warmup_episodes=0'),
-        *('batch_size=8', 'replay_capacity=300'),
+        'warmup_transitions=50',
+        'warmup_episodes=0',
+        'batch_size=8',
+        'replay_capacity=300',
     ]
     settings = [part for text in small for part in ('--set', text)]
     arguments = ['train', str(bag), '--out', str(out), *settings]

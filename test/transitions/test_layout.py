@@ -77,7 +77,11 @@ def test_layout_v2_appends_what_the_base_policy_tells_and_the_add_on() -> None:
     transition = make_transition(layout)
     message = layout.encode(transition)
     added = [
-        *('prior', 'next_prior', 'proposals', 'next_proposals', 'add_on'),
+        'prior',
+        'next_prior',
+        'proposals',
+        'next_proposals',
+        'add_on',
     ]
     assert message[: LAYOUT.size].tolist() == MESSAGE.tolist()
     assert [layout.columns[name].stop - layout.columns[name].start for name in added] == [
@@ -90,8 +94,13 @@ def test_layout_v2_appends_what_the_base_policy_tells_and_the_add_on() -> None:
 def test_only_a_layout_with_additions_is_of_version_2() -> None:
     assert (LAYOUT.version, LAYOUT.label.split(':')[1]) == (1, 'v1')
     assert set(LAYOUT.to_mapping()) == {
-        *('version', 'decision_steps', 'observation_names', 'action_names'),
-        *('action_min', 'action_max', 'residual_bound'),
+        'version',
+        'decision_steps',
+        'observation_names',
+        'action_names',
+        'action_min',
+        'action_max',
+        'residual_bound',
     }
     layout = make_layout(prior='squashed_gaussian', proposals=2)
     assert (layout.version, layout.label.split(':')[1]) == (2, 'v2')
@@ -418,7 +427,12 @@ def test_names_are_returned_in_their_order() -> None:
     'text',
     [
         *('x: 2001-99-99', '!!int "abc"', '[' * 3000, '!!bool x', '!!int ""', '!!timestamp x'),
-        *('{[1]: 2}', '!!float x', '!!binary x', '? {a: 1}', '&a [*a]', '!!python/name:os.system'),
+        '{[1]: 2}',
+        '!!float x',
+        '!!binary x',
+        '? {a: 1}',
+        '&a [*a]',
+        '!!python/name:os.system',
     ],
 )
 def test_a_text_that_yaml_stumbles_over_is_no_layout(text: str) -> None:

@@ -22,6 +22,7 @@ from residual_rl_ros.robot.command import CommandVector
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.ros_names import full_name
 from residual_rl_ros.robot.stamps import stamp_of, to_nanoseconds
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, SERIALIZED_TYPES, Channel
 from residual_rl_ros.transitions.cdr import deserialize
@@ -90,7 +91,7 @@ class RawMessages:
         on_message: Callable[[int, int | None], None],
     ) -> None:
         self.bag = bag
-        self._namespace = namespace.strip('/')
+        self._namespace = namespace
         self._on_message = on_message
         self._count = 0
         self._total: int | None = None
@@ -113,7 +114,7 @@ class RawMessages:
 
     def topic(self, name: str) -> str:
         """Return the absolute name of a topic of the robot."""
-        return name if name.startswith('/') else '/' + f'{self._namespace}/{name}'.lstrip('/')
+        return full_name(name, self._namespace)
 
     def all(self) -> Iterator[RecordedMessage]:
         """Yield every message in recorded order; report what cannot be read."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions, absolute, transition_topics
 from residual_rl_ros.bags.transitions.reader import TEXT
 from residual_rl_ros.errors import OutputError
+from residual_rl_ros.robot.ros_names import full_name
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
@@ -42,8 +43,7 @@ class TransitionWriter:
         storage: str = 'mcap',
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        prefix = f'/{namespace.strip("/")}'.rstrip('/')
-        topics = absolute(transition_topics(), lambda name: f'{prefix}/{name}')
+        topics = absolute(transition_topics(), lambda name: full_name(name, namespace))
         options = RecordOptions(storage)
         self._recorder = Recorder(folder, topics, options, custom_data or {}, clock)
         self._latched, self._stream = (topic.name for topic in topics)

@@ -202,8 +202,15 @@ def _factors(signal: float) -> tuple[float, float]:
 
 
 READ = (
-    *('num_train_timesteps', 'beta_schedule', 'beta_start', 'beta_end', 'prediction_type'),
-    *('clip_sample', 'clip_sample_range', 'steps_offset', 'set_alpha_to_one'),
+    'num_train_timesteps',
+    'beta_schedule',
+    'beta_start',
+    'beta_end',
+    'prediction_type',
+    'clip_sample',
+    'clip_sample_range',
+    'steps_offset',
+    'set_alpha_to_one',
 )
 UNUSED = ('dynamic_thresholding_ratio', 'sample_max_value')
 """Keys that say something of thresholding alone, which is refused."""

@@ -32,10 +32,11 @@ from residual_rl_ros.evaluation.paired import (
 from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.residual_policy.actor_file import read_actor
-from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+from residual_rl_ros.ros.bringup.domains import claim_domain
+from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.simulation import finetune_topology
-from residual_rl_ros.ros.bringup.up import readable
+from residual_rl_ros.ros.bringup.status import readable
 from residual_rl_ros.ros.common.node_host import domain_number
 from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host

@@ -27,8 +27,8 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from launch import LaunchContext, LaunchDescription
+from residual_rl_ros.ros.bringup.domains import DISCOVERY_RANGE, reserve_domain
 from residual_rl_ros.ros.bringup.launch_arguments import Argument, parsed
-from residual_rl_ros.ros.bringup.monitor import DISCOVERY_RANGE, reserve_domain
 from residual_rl_ros.ros.bringup.node_spec import ENVIRONMENT, NodeSpec, dependants
 from residual_rl_ros.ros.bringup.processes import (
     KILL_S,

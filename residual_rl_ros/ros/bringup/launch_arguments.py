@@ -309,9 +309,21 @@ def robot_run(value: Mapping[str, Any], namespaces: tuple[str, ...]) -> RobotRun
     _, robot_file = load_robot(value['config'])
     learning = value['learner']
     same = (
-        *('preset', 'overrides', 'decision_steps', 'residual_scale', 'proposals', 'customisable'),
-        *('prior_width', 'seed', 'auto_start', 'classifier', 'reward', 'record', 'takeover'),
-        *('demonstrations', 'observation_map'),
+        'preset',
+        'overrides',
+        'decision_steps',
+        'residual_scale',
+        'proposals',
+        'customisable',
+        'prior_width',
+        'seed',
+        'auto_start',
+        'classifier',
+        'reward',
+        'record',
+        'takeover',
+        'demonstrations',
+        'observation_map',
     )
     return RobotRun(
         robot_file,

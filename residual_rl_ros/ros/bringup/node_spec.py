@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from residual_rl_ros.robot.ros_names import full_name
+
 ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 """Environment of every process: with small networks in several processes, more threads than cores
 only wait for each other."""
@@ -43,7 +45,7 @@ class NodeSpec:
     @property
     def name(self) -> str:
         """Name of the node with its namespace, as `/diagnostics` has it, without the first `/`."""
-        return f'{self.namespace.strip("/")}/{self.executable}'.lstrip('/')
+        return full_name(self.executable, self.namespace).lstrip('/')
 
     @property
     def enclave(self) -> str:

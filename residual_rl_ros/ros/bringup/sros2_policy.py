@@ -13,28 +13,46 @@ from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.takeover_controls import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.ros_names import full_name
 from residual_rl_ros.robot.urdf import NAME, TOPIC
 
 LIFECYCLE = (
-    *('change_state', 'get_state', 'get_available_states'),
-    *('get_available_transitions', 'get_transition_graph'),
+    'change_state',
+    'get_state',
+    'get_available_states',
+    'get_available_transitions',
+    'get_transition_graph',
 )
 PARAMETERS = (
-    *('describe_parameters', 'get_parameter_types', 'get_parameters', 'list_parameters'),
-    *('set_parameters', 'set_parameters_atomically'),
+    'describe_parameters',
+    'get_parameter_types',
+    'get_parameters',
+    'list_parameters',
+    'set_parameters',
+    'set_parameters_atomically',
 )
 DIAGNOSTICS = '/diagnostics'
 
 
 OWN_TOPICS = (
-    *('transitions', 'transition_layout', 'customisation'),
-    *('base_action', 'residual_action', 'executed_action', 'decision'),
+    'transitions',
+    'transition_layout',
+    'customisation',
+    'base_action',
+    'residual_action',
+    'executed_action',
+    'decision',
 )
 """What a policy node publishes beside commands; of an arm with a workspace also `MARKERS`."""
 MARKERS = 'markers'
 POLICY_SERVICES = (
-    *('set_residual', 'hold', 'start_episode'),
-    *('mark_success', 'mark_failure', 'end_episode', 'go_home'),
+    'set_residual',
+    'hold',
+    'start_episode',
+    'mark_success',
+    'mark_failure',
+    'end_episode',
+    'go_home',
 )
 LEARNER_SERVICES = ('pause', 'save', 'rollback')
 
@@ -69,14 +87,6 @@ class Access:
 
     def _full(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(sorted({full_name(name, self.namespace, self.node) for name in names}))
-
-
-def full_name(name: str, namespace: str, node: str = '') -> str:
-    """Return the full name of a topic or service of a node; `~` is the node itself."""
-    root = f'/{namespace.strip("/")}'.rstrip('/')
-    if name.startswith('~'):
-        return f'{root}/{node}{name[1:]}'
-    return name if name.startswith('/') else f'{root}/{name}'
 
 
 def required_access(

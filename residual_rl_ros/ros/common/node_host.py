@@ -18,6 +18,7 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
+from residual_rl_ros.robot.ros_names import full_name
 
 HostT = TypeVar('HostT', bound='NodeHost')
 ListenerT = TypeVar('ListenerT', bound='Listener')
@@ -97,7 +98,7 @@ class NodeHost:
                 'HOME is not set, and ROS 2 needs a folder for its logs: set HOME or ROS_LOG_DIR'
             )
         self.context = Context()
-        enclave = '/'.join(['', *filter(None, [self._namespace.strip('/')]), self._name])
+        enclave = full_name(self._name, self._namespace)
         arguments = ['--ros-args', '--enclave', enclave]
         with admitted(self._domain_id):
             rclpy.init(args=arguments, context=self.context, domain_id=self._domain_id)

@@ -25,7 +25,10 @@ from residual_rl_ros.schema import checked, types_of
 
 Kind = TypeVar('Kind')
 OTHERS = (
-    *('use_sim_time', 'autostart', 'start_type_description_service', 'qos_overrides.'),
+    'use_sim_time',
+    'autostart',
+    'start_type_description_service',
+    'qos_overrides.',
     'base_policy_sha256',
 )
 """Whose parameters are not a node's own: of rclpy, of `managed_node.run`, and one that stands in

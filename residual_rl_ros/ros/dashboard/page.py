@@ -15,7 +15,7 @@ from nicegui import app as pages
 from nicegui import ui
 
 from residual_rl_ros.learner.guard import DOUBT, RETURN
-from residual_rl_ros.ros.bringup.up import SHOWN, readable
+from residual_rl_ros.ros.bringup.status import SHOWN, readable
 from residual_rl_ros.ros.dashboard import charts
 from residual_rl_ros.ros.dashboard.charts import Options
 from residual_rl_ros.ros.dashboard.history import Motion

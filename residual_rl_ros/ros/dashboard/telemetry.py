@@ -17,6 +17,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
 from residual_rl_ros.robot.image_messages import image_of
+from residual_rl_ros.robot.ros_names import full_name
 from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos
@@ -119,15 +120,8 @@ class Telemetry(Listener):
         """
         kind = message_class(channel.type)
         camera = Camera(channel, lambda message: deserialize_message(message, kind))
-        self._cameras.append((kind, resolved(channel.topic, namespace), camera))
+        self._cameras.append((kind, full_name(channel.topic, namespace), camera))
         return camera
-
-
-def resolved(topic: str, namespace: str) -> str:
-    """Return the full name of a topic of a robot."""
-    if topic.startswith('/'):
-        return topic
-    return '/'.join(['', *filter(None, [namespace.strip('/')]), topic])
 
 
 def _hear_layout(view: RobotView, message: String) -> None:

@@ -35,8 +35,16 @@ ACTIONS = ('base_action', 'residual_action', EXECUTED)
 DECISION = 'decision'
 """Topic that says why they are what they are, and name of its status."""
 DECISION_KEYS = (
-    *('source', 'chosen', 'late', 'bound_share', 'bound_scale', 'advantage'),
-    *('episode', 'step', 'epoch', 'sequence'),
+    'source',
+    'chosen',
+    'late',
+    'bound_share',
+    'bound_scale',
+    'advantage',
+    'episode',
+    'step',
+    'epoch',
+    'sequence',
 )
 """Keys of `~/decision`; one that is not known is left out."""
 

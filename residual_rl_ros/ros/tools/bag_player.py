@@ -24,6 +24,7 @@ from residual_rl_ros.bags.transitions.reader import (
     TransitionReader,
 )
 from residual_rl_ros.errors import BagError
+from residual_rl_ros.robot.ros_names import full_name
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.cdr import labelled_array
@@ -112,10 +113,11 @@ class _Robot:
     """The topics of one robot."""
 
     def __init__(self, node: Any, namespace: str) -> None:
-        prefix = f'/{namespace}'.rstrip('/')
-        self.topic = f'{prefix}/{TRANSITIONS}'
+        self.topic = full_name(TRANSITIONS, namespace)
         self._publisher = node.create_publisher(Float64MultiArray, self.topic, qos.TRANSITIONS)
-        self._layout_publisher = node.create_publisher(String, f'{prefix}/{LAYOUT}', qos.LATCHED)
+        self._layout_publisher = node.create_publisher(
+            String, full_name(LAYOUT, namespace), qos.LATCHED
+        )
         self._label = ''
 
     def wait_for_learner(

@@ -38,7 +38,8 @@ from residual_rl_ros.residual_policy.architecture import ActorArchitecture
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.torch_networks import ResidualActor
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.ros.bringup.monitor import Monitor, claim_domain
+from residual_rl_ros.ros.bringup.domains import claim_domain
+from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.topology import RobotRun, robot_topology
 from residual_rl_ros.ros.common import qos
@@ -58,8 +59,14 @@ from residual_rl_ros.transitions.transition import HEADER
 
 EPISODE_STEPS = 200
 COUNTED = (
-    *('ticks', 'overruns', 'missed_periods', 'transitions'),
-    *('holds', 'first_chunk_holds', 'late_chunks', 'episode'),
+    'ticks',
+    'overruns',
+    'missed_periods',
+    'transitions',
+    'holds',
+    'first_chunk_holds',
+    'late_chunks',
+    'episode',
 )
 JOIN_S = 3.0
 """What a process that joins disturbs is over by then: it can hold up every publisher for a third of

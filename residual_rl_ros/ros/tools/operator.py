@@ -20,7 +20,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.bringup.monitor import Monitor
-from residual_rl_ros.ros.bringup.up import status_table
+from residual_rl_ros.ros.bringup.status import status_table
 from residual_rl_ros.ros.common.node_host import Listener, ros_domain
 from residual_rl_ros.ros.common.terminal_keys import single_keys
 from residual_rl_ros.ros.dashboard.telemetry import Telemetry

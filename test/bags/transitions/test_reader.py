@@ -128,7 +128,7 @@ def test_malformed_messages_are_one_line_and_cost_only_themselves(tmp_path: Path
     np.testing.assert_array_equal(rows[''], encoded(STREAM))
     (problem,) = problems
     assert f'{the_file(tmp_path / "bag")}: /{TRANSITIONS}: message 6 in the chunk at' in problem
-    assert problem.endswith('source is 7.0, expected one of (0, 1, 2) (3 times)')
+    assert problem.endswith('source is 7.0, expected one of (0, 1, 2, 3) (3 times)')
 
 
 @pytest.mark.parametrize('value', [1e30, 1e200])

@@ -26,7 +26,7 @@ from residual_rl_ros.evaluation.episode import Episode
 from residual_rl_ros.evaluation.sequential import SuccessTest
 from residual_rl_ros.learner.checkpoint import load_checkpoint
 from residual_rl_ros.ros.bringup import demo as demonstration
-from residual_rl_ros.ros.bringup import monitor
+from residual_rl_ros.ros.bringup import domains
 from residual_rl_ros.ros.bringup.demo import ending, follow_learner
 
 pytestmark = pytest.mark.ros
@@ -223,9 +223,9 @@ def test_a_domain_with_the_node_of_another_is_refused(
     refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program that is not of this package holds no lock; it is discovered."""
-    with monitor.claim_domain() as other:
+    with domains.claim_domain() as other:
         pass  # It was free, of tests beside this one too.
-    monkeypatch.setattr(monitor, 'DISCOVERY_S', 60.0)  # What listens ends when it has found one.
+    monkeypatch.setattr(domains, 'DISCOVERY_S', 60.0)  # What listens ends when it has found one.
     context = rclpy.Context()
     monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     rclpy.init(context=context, domain_id=other)

@@ -134,8 +134,15 @@ def catches(pid: int, sign: signal.Signals) -> bool:
 
 
 WITHOUT_TORCH = (
-    *('nodes.policy_node', 'nodes.reward_node', 'nodes.recorder_node', 'nodes.mujoco_sim_node'),
-    *('bringup.up', 'bringup.topology', 'tools.operator', 'tools.live_check', 'tools.bag_player'),
+    'nodes.policy_node',
+    'nodes.reward_node',
+    'nodes.recorder_node',
+    'nodes.mujoco_sim_node',
+    'bringup.up',
+    'bringup.topology',
+    'tools.operator',
+    'tools.live_check',
+    'tools.bag_player',
 )
 
 

@@ -27,7 +27,11 @@ PEG = load_run('peg_insert')
 def test_nested_parameters_become_dotted_ros_arguments() -> None:
     node = NodeSpec('n', True, (Path('robot.yaml'),), {'a': {'b': [1.0, 2.0]}, 'c': True, 'd': ''})
     assert node.ros_arguments() == [
-        *('--ros-args', '--enclave', '/n', '--params-file', 'robot.yaml'),
+        '--ros-args',
+        '--enclave',
+        '/n',
+        '--params-file',
+        'robot.yaml',
         *('-p', 'a.b:=[1.0, 2.0]', '-p', 'c:=true', '-p', "d:=''", '-r', '__ns:=/'),
     ]
 

@@ -32,7 +32,7 @@ from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.simulation import finetune_topology
 from residual_rl_ros.ros.dashboard.robots import Robot, connect
 from residual_rl_ros.ros.dashboard.server import open_port
-from residual_rl_ros.ros.dashboard.telemetry import Camera, resolved
+from residual_rl_ros.ros.dashboard.telemetry import Camera
 from residual_rl_ros.ros.dashboard.view import RobotView
 from residual_rl_ros.ros.tools.operator import HOLD
 
@@ -119,12 +119,6 @@ def test_a_camera_makes_a_small_image_when_somebody_looks_and_names_what_is_none
     camera.hear(b'1')
     assert camera.jpeg() == b''
     assert '32FC1' in camera.problem
-
-
-def test_topics_of_cameras_follow_the_namespace() -> None:
-    assert resolved('image', 'left') == resolved('image', '/left/') == '/left/image'
-    assert resolved('image', '') == '/image'
-    assert resolved('/image', 'left') == '/image'
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -26,7 +26,7 @@ from residual_rl_ros.ros.bringup.demo import quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
 from residual_rl_ros.ros.bringup.simulation import finetune_topology
-from residual_rl_ros.ros.bringup.up import describe, status_table
+from residual_rl_ros.ros.bringup.status import describe, status_table
 from residual_rl_ros.ros.tools.operator import Operator, in_order
 
 pytestmark = pytest.mark.ros
