@@ -13,7 +13,7 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
@@ -44,6 +44,72 @@ EXPONENT = re.compile(r'([+-]?(?=\.?\d)\d*)(\.\d*)?[eE]([+-]?)(\d+)', re.ASCII)
 """A number with an exponent; to YAML 1.1 it is a string unless it has both point and sign."""
 MAX_LISTED_KEYS = 16
 """So many known keys are listed for an unknown one."""
+KEY = 'key'
+"""Under this name the metadata of a field hold its `Key`."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a configuration key is, and which values it takes."""
+
+    description: str = ''
+    """With its unit; for the reference and `ros2 param describe`."""
+    minimum: float | None = None
+    """Smallest allowed number; of a list, of each element."""
+    maximum: float | None = None
+    above: float | None = None
+    """Number that it must exceed."""
+    choices: tuple[str, ...] = ()
+    """Allowed strings; none allows all."""
+    filled: bool = False
+    """Whether strings and lists must not be empty."""
+    live: bool = False
+    """Whether a ROS parameter can change while the node runs; others are read-only."""
+    ros_name: bool = False
+    """Whether it names a topic, a service or an action; empty passes if `filled` allows it."""
+    words: Mapping[str, int] = field(default_factory=dict)
+    """Words of files that stand for numbers."""
+
+    @classmethod
+    def of(cls, item: Field[Any]) -> Key:
+        """Return that of a field; one that is no `parameter` takes every value of its type."""
+        found: Key = item.metadata.get(KEY, _ANY)
+        return found
+
+    def expectation(self, wanted: Any) -> str:
+        """Return in words what a value must be.
+
+        Args:
+            wanted: its type.
+        """
+        if self.ros_name:
+            return 'a ROS name: words of letters, digits and _, / between them, no digit first'
+        element = section_of(wanted)
+        sections = 'a map' if is_dataclass(wanted) else 'a list of maps' if element else str(wanted)
+        words = [WANTED.get(wanted, sections)]
+        if self.filled:
+            words = [words[0].replace('a ', 'a non-empty ', 1)]
+        limits = (('>=', self.minimum), ('>', self.above), ('<=', self.maximum))
+        words += [f'{sign} {limit}' for sign, limit in limits if limit is not None]
+        if self.choices:
+            named = ', '.join(choice for choice in self.choices if choice)
+            return f'a list of {named}' if hasattr(wanted, '__args__') else f'one of {named}'
+        numbers = ' '.join(words[:2]) + ''.join(f' and {word}' for word in words[2:])
+        return numbers + ''.join(f' or {word}' for word in self.words)
+
+    def takes(self, value: Any) -> bool:
+        """Return whether a value of the right type, or an element of a list, is allowed."""
+        return not (
+            (self.filled and value == '')
+            or (self.minimum is not None and value < self.minimum)
+            or (self.maximum is not None and value > self.maximum)
+            or (self.above is not None and not value > self.above)
+            or (self.choices and value not in self.choices)
+            or (self.ros_name and value and ROS_NAME.fullmatch(value) is None)
+        )
+
+
+_ANY = Key()
 
 
 def parameter(
@@ -52,38 +118,23 @@ def parameter(
     minimum: float | None = None,
     maximum: float | None = None,
     *,
-    above: float | None = None,
     choices: Sequence[str] = (),
-    filled: bool = False,
-    live: bool = False,
-    ros_name: bool = False,
-    words: Mapping[str, int] = MappingProxyType({}),
+    **more: Any,
 ) -> Any:
     """Return a dataclass field that is a configuration key.
 
     Args:
-        default: its default; `dataclasses.MISSING` requires the key.
-        description: what it is, with its unit; for the reference and `ros2 param describe`.
-        minimum: smallest allowed number; for a list, of each element.
+        default: its default; `dataclasses.MISSING` requires the key, and `dict` is an empty map.
+        description: see `Key`, also of what follows.
+        minimum: smallest allowed number.
         maximum: largest allowed number.
-        above: number that it must exceed.
         choices: allowed strings.
-        filled: strings and lists must not be empty.
-        words: words of files that stand for numbers.
-        live: a ROS parameter that can change while the node runs; others are read-only.
-        ros_name: it names a topic, a service or an action; empty passes if `filled` allows it.
+        more: the rest of `Key`.
     """
-    metadata = {
-        'description': description,
-        'bounds': (minimum, maximum),
-        'above': above,
-        'choices': tuple(choices),
-        'filled': filled,
-        'live': live,
-        'ros_name': ros_name,
-        'words': words,
-    }
-    return field(default=default, metadata=metadata)
+    key = Key(description, minimum, maximum, choices=tuple(choices), **more)
+    if default is dict:
+        return field(default_factory=dict, metadata={KEY: key})
+    return field(default=default, metadata={KEY: key})
 
 
 def types_of(kind: Any) -> Mapping[str, Any]:
@@ -103,30 +154,6 @@ def section_of(wanted: Any) -> Any:
     return element if is_dataclass(element) else None
 
 
-def expectation(item: Field[Any], wanted: Any) -> str:
-    """Return what a field's value must be, in words."""
-    if item.metadata.get('ros_name'):
-        return 'a ROS name: words of letters, digits and _, / between them, no digit first'
-    element = section_of(wanted)
-    sections = 'a map' if is_dataclass(wanted) else 'a list of maps' if element else str(wanted)
-    words = [WANTED.get(wanted, sections)]
-    if item.metadata.get('filled'):
-        words = [words[0].replace('a ', 'a non-empty ', 1)]
-    low, high = item.metadata.get('bounds', (None, None))
-    above, choices = item.metadata.get('above'), item.metadata.get('choices')
-    if low is not None:
-        words.append(f'>= {low}')
-    if above is not None:
-        words.append(f'> {above}')
-    if high is not None:
-        words.append(f'<= {high}')
-    if choices:
-        named = ', '.join(choice for choice in choices if choice)
-        return f'a list of {named}' if hasattr(wanted, '__args__') else f'one of {named}'
-    numbers = ' '.join(words[:2]) + ''.join(f' and {word}' for word in words[2:])
-    return numbers + ''.join(f' or {word}' for word in item.metadata.get('words', ()))
-
-
 def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
     """Return a value as the field's type.
 
@@ -137,13 +164,14 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
         ValueError: it is of another type, not finite or out of range; the text says what it must
             be.
     """
+    key = Key.of(item)
     if wanted == dict[str, Any]:
         if not isinstance(value, Mapping):
-            raise ValueError(expectation(item, wanted))
+            raise ValueError(key.expectation(wanted))
         return dict(value)
     element = wanted.__args__[0] if hasattr(wanted, '__args__') else None
     if isinstance(value, str):
-        value = item.metadata.get('words', {}).get(value, value)
+        value = key.words.get(value, value)
     try:
         if element is None:
             converted = _scalar(wanted, value)
@@ -152,24 +180,11 @@ def checked(item: Field[Any], wanted: Any, value: Any) -> Any:
             if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, '__iter__'):
                 raise ValueError
             values = converted = tuple(_scalar(element, each) for each in value)
-        low, high = item.metadata.get('bounds', (None, None))
-        above, choices = item.metadata.get('above'), item.metadata.get('choices')
-        filled, is_name = item.metadata.get('filled'), item.metadata.get('ros_name')
-        if filled and not len(converted):
+        if (key.filled and not len(converted)) or not all(map(key.takes, values)):
             raise ValueError
-        for each in values:
-            if (
-                (filled and each == '')
-                or (low is not None and each < low)
-                or (high is not None and each > high)
-                or (above is not None and not each > above)
-                or (choices and each not in choices)
-                or (is_name and each and ROS_NAME.fullmatch(each) is None)
-            ):
-                raise ValueError
     except (TypeError, ValueError, OverflowError):
         hint = written_otherwise(value) if wanted in NUMBERS else ''
-        raise ValueError(expectation(item, wanted) + hint) from None
+        raise ValueError(key.expectation(wanted) + hint) from None
     return converted
 
 
@@ -261,7 +276,8 @@ def _build(
         wanted = types_of(kind)[name]
         if name not in values:
             if item.default is MISSING and item.default_factory is MISSING:
-                problems.append(f'{prefix}{name} is missing, expected {expectation(item, wanted)}')
+                expected = Key.of(item).expectation(wanted)
+                problems.append(f'{prefix}{name} is missing, expected {expected}')
             continue
         value = values[name]
         if is_dataclass(wanted):
@@ -294,9 +310,9 @@ def _build_list(
     removed: Mapping[str, str],
 ) -> tuple[Any, ...]:
     """Return the dataclasses of a list of maps; `problems` gets the reasons why one cannot be."""
-    is_list = isinstance(values, (list, tuple))
-    if not is_list or (item.metadata.get('filled') and not values):
-        problems.append(f'{path} is {values!r}, expected {expectation(item, wanted)}')
+    key, is_list = Key.of(item), isinstance(values, (list, tuple))
+    if not is_list or (key.filled and not values):
+        problems.append(f'{path} is {values!r}, expected {key.expectation(wanted)}')
         return ()
     section = section_of(wanted)
     places = enumerate(values)

@@ -15,6 +15,7 @@ from typing import Any
 
 from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.resources import resource_path
+from residual_rl_ros.schema import Key
 
 PACKAGE = 'residual_rl_ros'
 NODES = {
@@ -100,7 +101,7 @@ class PresetKey:
 
 
 def _description(name: str, item: dataclasses.Field[Any]) -> str:
-    text: str = item.metadata.get('description', '')
+    text = Key.of(item).description
     if not text:
         raise DriftError(f'{name} is not described')
     return text
@@ -116,10 +117,10 @@ def _default(item: dataclasses.Field[Any]) -> str:
 
 def _range(item: dataclasses.Field[Any]) -> str:
     """Return what a value is checked against, as far as the field's metadata say it."""
-    if item.metadata.get('choices'):
-        return ', '.join(f'`{each}`' for each in item.metadata['choices'] if each)
-    low, high = item.metadata.get('bounds', (None, None))
-    above = item.metadata.get('above')
+    key = Key.of(item)
+    if key.choices:
+        return ', '.join(f'`{each}`' for each in key.choices if each)
+    low, high, above = key.minimum, key.maximum, key.above
     if above is not None:
         return f'> {above:g}' if high is None else f'> {above:g} to {high:g}'
     if low is None:
@@ -269,11 +270,11 @@ def parameters_page() -> str:
 
 def _parameter(item: dataclasses.Field[Any], hint: Any) -> str:
     facts = [_ros_type(hint), f'default `{_ros_default(item.default)}`', _range(item)]
-    if item.metadata['live']:
+    if Key.of(item).live:
         facts.append('while running')
     about = f'`{item.name}`: ' + ', '.join(fact for fact in facts if fact)
     meaning = textwrap.wrap(
-        item.metadata['description'], 98, break_long_words=False, break_on_hyphens=False
+        Key.of(item).description, 98, break_long_words=False, break_on_hyphens=False
     )
     return f'{about}\n: ' + '\n  '.join(meaning) + '\n'
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,10 +75,7 @@ class Method:
     seeds: str = parameter('0-4', 'learner seeds: 0,1,2 or 0-4', filled=True)
     demonstrations: bool = parameter(False, "whether it has the base's demonstrations")
     operator: bool = parameter(False, 'whether a simulated operator helps')
-    changed: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={'description': 'numbers that differ from the preset, by key'},
-    )
+    changed: dict[str, Any] = parameter(dict, 'numbers that differ from the preset, by key')
     without: tuple[str, ...] = parameter((), 'shared numbers that it has not')
 
     @property
@@ -133,9 +130,7 @@ class Numbers(Judgement):
     scenes_per_seed: int = parameter(
         SCENES_PER_SEED, 'environment seeds from one learner seed to the next', 1
     )
-    shared: dict[str, Any] = field(
-        default_factory=dict, metadata={'description': 'numbers that all methods share'}
-    )
+    shared: dict[str, Any] = parameter(dict, 'numbers that all methods share')
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

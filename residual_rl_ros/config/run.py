@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,10 +73,7 @@ class RunConfig:
     success: str = parameter(AUTO, DESCRIPTION, filled=True)
     operator: str = parameter('', OPERATOR)
     add_on: tuple[dict[str, Any], ...] = parameter((), ADD_ON)
-    overrides: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={'description': 'numbers that replace those of the preset, by key'},
-    )
+    overrides: dict[str, Any] = parameter(dict, 'numbers that replace those of the preset, by key')
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with `success`, `operator` and `add_on`."""

@@ -12,7 +12,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,7 @@ class TakeoverKeys:
         0.2, 'a button that was pressed within this time is pressed still [s]', 0.0, 10.0
     )
     axes: tuple[AxisKeys, ...] = parameter(MISSING, 'what moves the actions', filled=True)
-    buttons: ButtonKeys = field(default=ButtonKeys(), metadata={'description': 'see below'})
+    buttons: ButtonKeys = parameter(ButtonKeys(), 'see below')
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -105,22 +105,19 @@ class PolicyMap:
         0, 'Actions of a chunk that are meant to run; 0 is the number of the checkpoint.', 0
     )
     task: str = parameter('', 'Name of the task; information only.')
-    observation: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={'description': 'Numbers of the observation, by their name in the checkpoint.'},
+    observation: dict[str, Any] = parameter(
+        dict, 'Numbers of the observation, by their name in the checkpoint.'
     )
-    action: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={'description': 'Numbers of the action, by their name in the checkpoint.'},
+    action: dict[str, Any] = parameter(
+        dict, 'Numbers of the action, by their name in the checkpoint.'
     )
     observation_order: tuple[str, ...] = parameter(
         (),
         'Names on the robot in its order, if that is another; further ones are not for the policy.',
     )
     action_order: tuple[str, ...] = parameter((), 'Names of the actions in the order of the robot.')
-    images: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={'description': 'Image channels of the robot, by the camera of the checkpoint.'},
+    images: dict[str, Any] = parameter(
+        dict, 'Image channels of the robot, by the camera of the checkpoint.'
     )
 
     def problems(self) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from residual_rl_ros.schema import parameter, written_otherwise
@@ -28,9 +28,8 @@ class InferenceConfig:
     optimisation: str = parameter(
         'all', 'how much ONNX Runtime may change the graph', choices=OPTIMISATIONS
     )
-    constants: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={'description': 'numbers of each constant input of the policy, by its name'},
+    constants: dict[str, Any] = parameter(
+        dict, 'numbers of each constant input of the policy, by its name'
     )
 
     def problems(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ UNIT_LENGTH = 0.01
 class HomeKeys:
     """Of `robot.home`."""
 
-    positions: dict[str, Any] = parameter(  # noqa: RUF009 - a field, as all others.
+    positions: dict[str, Any] = parameter(
         MISSING, 'where each action goes, by its name; an action that is not named stays'
     )
     when: str = parameter(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, fields, replace
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
-from residual_rl_ros.schema import checked, types_of
+from residual_rl_ros.schema import Key, checked, types_of
 
 Kind = TypeVar('Kind')
 OTHERS = (
@@ -219,17 +219,14 @@ def _checked(item: Field[Any], wanted: Any, value: Any) -> Any:
     except ValueError as error:
         shown = list(value) if hasattr(value, 'tolist') else value
         raise ConfigError(
-            f'parameter {item.name!r} is {shown!r}, expected {error}: '
-            f'{item.metadata["description"]}'
+            f'parameter {item.name!r} is {shown!r}, expected {error}: {Key.of(item).description}'
         ) from error
 
 
 def _descriptor(item: Field[Any], wanted: Any) -> ParameterDescriptor:
-    metadata: Mapping[str, Any] = item.metadata
-    descriptor = ParameterDescriptor(
-        description=metadata['description'], read_only=not metadata['live']
-    )
-    low, high = metadata['bounds']
+    key = Key.of(item)
+    descriptor = ParameterDescriptor(description=key.description, read_only=not key.live)
+    low, high = key.minimum, key.maximum
     if (low, high) == (None, None):
         return descriptor
     if wanted is int:

@@ -23,7 +23,7 @@ from residual_rl_ros.ros.common.node_parameters import (
     SimParameters,
 )
 from residual_rl_ros.ros.common.parameters import follow_parameters, read_parameters, read_tree
-from residual_rl_ros.schema import parameter
+from residual_rl_ros.schema import Key, parameter
 
 pytestmark = pytest.mark.ros
 
@@ -166,4 +166,4 @@ def test_every_parameter_is_in_the_reference() -> None:
     for kind in KINDS:
         for item in fields(kind):
             assert f'\n`{item.name}`: ' in text
-            assert item.metadata['description'] in ' '.join(text.split())
+            assert Key.of(item).description in ' '.join(text.split())
