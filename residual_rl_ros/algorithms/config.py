@@ -38,7 +38,9 @@ class ReplayConfig:
         200_000, 'transitions kept, in the replay and among the demonstrations each', 1
     )
     batch_size: int = parameter(256, 'transitions per update', 1)
-    utd: float = parameter(1.0, 'critic updates per transition after the warm-up', above=0.0)
+    utd: float = parameter(
+        1.0, 'critic updates per transition after the warm-up', maximum=1000.0, above=0.0
+    )
     n_step: int = parameter(1, 'decisions whose rewards are summed before the target', 1)
     demonstration_share: float = parameter(
         0.0,
@@ -164,7 +166,7 @@ class CriticConfig:
     critic_sees_residual: bool = parameter(
         True, 'give the critics the residual in units of its bound, beside the executed action'
     )
-    critic_learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
+    critic_learning_rate: float = parameter(3e-4, 'Adam step size', maximum=1.0, above=0.0)
     max_grad_norm: float = parameter(
         50.0, 'gradient norm limit of the actor and of each critic', above=0.0
     )
@@ -195,7 +197,7 @@ class ActorConfig:
     hold_residual: bool = parameter(
         True, 'decide one residual of m numbers and hold it over the k steps, instead of k x m'
     )
-    actor_learning_rate: float = parameter(1e-4, 'Adam step size', above=0.0)
+    actor_learning_rate: float = parameter(1e-4, 'Adam step size', maximum=1.0, above=0.0)
     imitation_weight: float = parameter(
         0.0,
         'weight in the loss of the actor of its squared distance to the residuals of '

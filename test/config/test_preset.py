@@ -74,7 +74,7 @@ def test_every_error_of_a_file_is_named_at_once() -> None:
         'reward_scale was removed: it was 1 in every preset; delete the line, or scale the reward '
         'at its source',
         "batch_size is 'many', expected a whole number >= 1",
-        'utd is -1, expected a number > 0.0',
+        'utd is -1, expected a number > 0.0 and <= 1000.0',
     )
     assert str(caught.value).startswith("preset 'best_of_n': gama is unknown")
 
@@ -138,6 +138,8 @@ def test_a_rule_of_an_earlier_version_says_its_new_name(old: str, new: str) -> N
         ('best_of_n', {'wide_exploration_scale': 0.5}, '>= 1'),
         ('best_of_n', {'held_exploration_share': 0.5}, 'a random residual knows no cost'),
         ('self_scaling', {'held_exploration_decisions': 0}, '>= 1'),
+        ('self_scaling', {'utd': 1e6}, '<= 1000'),
+        ('self_scaling', {'actor_learning_rate': 3.0}, '<= 1'),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_reason(

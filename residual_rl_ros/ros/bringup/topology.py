@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from residual_rl_ros.base_policy.splicing import MEASURED, Splicing
 from residual_rl_ros.control.composition import residual_scale
@@ -18,9 +18,6 @@ from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.schema import NAMESPACE
-
-if TYPE_CHECKING:
-    pass
 
 RESIDUAL_SCALE = 0.05
 """Lambda, if neither the user nor an actor says."""
