@@ -9,18 +9,15 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from residual_rl_ros.errors import FormatError, OutputError, ResourceError
-from residual_rl_ros.files.yaml_text import read_yaml
+from residual_rl_ros.errors import OutputError, ResourceError
 
 PACKAGE = 'residual_rl_ros'
 PREFIX_DEPTH = 4
 """Folders between a module of an installed package and the prefix, at most."""
-RecordT = TypeVar('RecordT')
 
 
 @contextmanager
@@ -129,32 +126,6 @@ def find_base_policy(name: str) -> Path:
 def demonstrations_of(model: Path) -> Path:
     """Return where the demonstrations of a base policy are, if it came with them."""
     return model.with_suffix('.demonstrations.safetensors')
-
-
-def read_record(kind: type[RecordT], path: Path, **given: Any) -> RecordT:
-    """Read a YAML map into a dataclass: all its fields but those with a default, and no others.
-
-    Args:
-        kind: the dataclass.
-        path: YAML file.
-        **given: fields that are not in the file.
-
-    Raises:
-        ResourceError: the file cannot be read, or a key is missing or unknown.
-    """
-    try:
-        values = {**given, **(read_yaml(path) or {})}
-    except (FormatError, TypeError) as error:
-        raise ResourceError(f'cannot read {str(path)!r}: {error}') from error
-    known = fields(kind)  # type: ignore[arg-type]
-    names = {field.name for field in known}
-    needed = {field.name for field in known if field.default is MISSING}
-    if not needed <= set(values) <= names:
-        raise ResourceError(
-            f'{path}: unknown keys {sorted(map(str, set(values) - names))}, missing keys '
-            f'{sorted(needed - set(values))}'
-        )
-    return kind(**values)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadat
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.pretraining.base_networks import LATENT, ActPolicy, BcPolicy, DiffusionPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations, collect, collect_operators
-from residual_rl_ros.resources import find_file, read_record
+from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.image_encoder import FEATURES
+from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
     connect,
@@ -35,46 +36,74 @@ from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES, make_camera
 OPSET = 17
 ACT = 'act'
 Policy = BcPolicy | DiffusionPolicy | ActPolicy
+KINDS: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
+    'bc': BcPolicy,
+    'diffusion': DiffusionPolicy,
+}
+"""Policies that see the values of the observation."""
 
 
 @dataclass(frozen=True)
 class BaseRecipe:
     """All numbers of a base policy, from `config/base_policies/<task>.yaml`."""
 
-    task: str
-    """Name of the recipe, the model and the fine-tuning configuration."""
-    environment: str
-    """What is demonstrated: a task of this package or a gymnasium id, with a scripted expert."""
-    kind: str
-    """`diffusion` or `bc`, which see the values of the robot's observation, or `act`, which sees
-    the images of its cameras."""
-    demonstrations: int
-    """Number of successful expert episodes."""
-    demonstration_seed: int
-    """First episode seed of the demonstrations; evaluation never uses seeds of this range."""
-    task_overrides: Mapping[str, Any]
-    """Task parameters of the demonstrations that differ from the evaluation's; `noise` is a map
-    of `SensorNoise` fields."""
-    waypoint_noise: float
-    """Standard deviation of the expert's waypoints [m]."""
-    action_noise: float
-    """Standard deviation of the noise on its commands, as a share of half their range."""
-    n_obs_steps: int
-    """Observations in the input window."""
-    horizon: int
-    """Actions in a chunk."""
-    exec_start: int
-    """Index of the action meant for the newest observation."""
-    exec_steps: int
-    """Actions of a chunk that are executed."""
-    gradient_steps: int
-    """Adam steps."""
-    batch_size: int
-    """Windows per step."""
-    learning_rate: float
-    """Adam step size at the start; decays to zero along a cosine."""
-    operators: tuple[Mapping[str, Any], ...] = ()
-    """Several operators instead of the expert, see `collect_operators`."""
+    task: str = parameter(
+        MISSING, 'name of the recipe, the model and the fine-tuning configuration', filled=True
+    )
+    environment: str = parameter(
+        MISSING,
+        'what is demonstrated: a task of this package or a gymnasium id, with a scripted expert',
+        filled=True,
+    )
+    kind: str = parameter(
+        MISSING,
+        "diffusion or bc, which see the values of the robot's observation, or act, which sees the "
+        'images of its cameras',
+        choices=(*KINDS, ACT),
+    )
+    demonstrations: int = parameter(MISSING, 'number of successful expert episodes', 1)
+    demonstration_seed: int = parameter(
+        MISSING,
+        'first episode seed of the demonstrations; evaluation never uses seeds of this range',
+        0,
+    )
+    task_overrides: dict[str, Any] = parameter(
+        MISSING,
+        "task parameters of the demonstrations that differ from the evaluation's; noise is a map "
+        'of `SensorNoise` fields',
+    )
+    waypoint_noise: float = parameter(
+        MISSING, "standard deviation of the expert's waypoints [m]", 0.0
+    )
+    action_noise: float = parameter(
+        MISSING,
+        'standard deviation of the noise on its commands, as a share of half their range',
+        0.0,
+    )
+    n_obs_steps: int = parameter(MISSING, 'observations in the input window', 1)
+    horizon: int = parameter(MISSING, 'actions in a chunk', 1)
+    exec_start: int = parameter(MISSING, 'index of the action meant for the newest observation', 0)
+    exec_steps: int = parameter(MISSING, 'actions of a chunk that are executed', 1)
+    gradient_steps: int = parameter(MISSING, 'Adam steps', 1)
+    batch_size: int = parameter(MISSING, 'windows per step', 1)
+    learning_rate: float = parameter(
+        MISSING,
+        'Adam step size at the start; decays to zero along a cosine',
+        maximum=1.0,
+        above=0.0,
+    )
+    operators: tuple[dict[str, Any], ...] = parameter(
+        (), 'several operators instead of the expert, see `collect_operators`'
+    )
+
+    def problems(self) -> Iterator[str]:
+        """Yield what does not fit together."""
+        last = self.exec_start + self.exec_steps
+        if last > self.horizon:
+            yield (
+                f'exec_start + exec_steps is {last}, expected at most horizon, which is '
+                f'{self.horizon}'
+            )
 
     def make_demonstration_task(self) -> Env:
         """Build the task as the demonstrations see it, through the encoders of its robot if any.
@@ -135,10 +164,13 @@ def load_recipe(name_or_path: str) -> BaseRecipe:
     """Read the recipe of a base policy: a path, or the name of a shipped one.
 
     Raises:
-        ResourceError: there is none, or a key is missing or unknown.
+        ResourceError: there is none.
+        ConfigError: a key is missing, unknown or wrong.
     """
     path = find_file('base policy recipe', ('config', 'base_policies'), name_or_path, '.yaml')
-    return read_record(BaseRecipe, path, task=path.stem)
+    values = read_yaml(path, 'the recipe')
+    named = {'task': path.stem, **values} if isinstance(values, dict) else values
+    return from_mapping(BaseRecipe, named, str(path))
 
 
 def train(
@@ -156,7 +188,7 @@ def train(
         progress: called with (step, loss) at intervals.
 
     Raises:
-        ResidualRLError: unknown policy kind.
+        ResidualRLError: its kind needs other data.
     """
     observations, actions = (torch.from_numpy(array) for array in demonstrations.flat())
     windows, chunks = (
@@ -202,7 +234,7 @@ def _untrained(
         images: of each camera, shape (samples, 1, height, width, 3).
 
     Raises:
-        ResidualRLError: unknown kind, or one that needs other data.
+        ResidualRLError: it is a kind that needs other data.
     """
     if recipe.kind == ACT:
         if not images or recipe.n_obs_steps != 1:
@@ -212,15 +244,7 @@ def _untrained(
             )
         sizes = {name: (each.shape[2], each.shape[3]) for name, each in images.items()}
         return ActPolicy(observations, recipe.horizon, actions, sizes)
-    kinds: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
-        'bc': BcPolicy,
-        'diffusion': DiffusionPolicy,
-    }
-    if recipe.kind not in kinds:
-        raise ResidualRLError(
-            f'unknown policy kind {recipe.kind!r}; known: {", ".join([*kinds, ACT])}'
-        )
-    return kinds[recipe.kind](recipe.n_obs_steps, observations, recipe.horizon, actions)
+    return KINDS[recipe.kind](recipe.n_obs_steps, observations, recipe.horizon, actions)
 
 
 def export(

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.pretraining.base_networks import Keypoints, keypoint_names
 from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.pretraining.train_base import OPSET
-from residual_rl_ros.resources import find_file, read_record
+from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
+from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, IMAGE_SIZE, CameraObservation
 
@@ -37,25 +38,29 @@ from residual_rl_ros.tasks.registry import CAMERA_TASKS, IMAGE_SIZE, CameraObser
 class EncoderRecipe:
     """All numbers of an encoder, from `config/encoders/<task>.yaml`."""
 
-    images: int
-    """Images to train on; a tenth as many again are held out."""
-    first_seed: int
-    """First episode seed of the images; evaluation never uses seeds of this range."""
-    waypoint_noise: float
-    """Standard deviation of the expert's waypoints [m]."""
-    action_noise: float
-    """Standard deviation of what is added to the expert's joint targets [rad], so that the images
-    show more than the expert's paths."""
-    keypoints: int
-    """Keypoints, two features each."""
-    channels: int
-    """Feature maps of the hidden layers."""
-    gradient_steps: int
-    """Adam steps."""
-    batch_size: int
-    """Images per step."""
-    learning_rate: float
-    """Adam step size at the start; decays to zero along a cosine."""
+    images: int = parameter(MISSING, 'images to train on; a tenth as many again are held out', 10)
+    first_seed: int = parameter(
+        MISSING, 'first episode seed of the images; evaluation never uses seeds of this range', 0
+    )
+    waypoint_noise: float = parameter(
+        MISSING, "standard deviation of the expert's waypoints [m]", 0.0
+    )
+    action_noise: float = parameter(
+        MISSING,
+        "standard deviation of what is added to the expert's joint targets [rad], so that the "
+        "images show more than the expert's paths",
+        0.0,
+    )
+    keypoints: int = parameter(MISSING, 'keypoints, two features each', 1)
+    channels: int = parameter(MISSING, 'feature maps of the hidden layers', 1)
+    gradient_steps: int = parameter(MISSING, 'Adam steps', 1)
+    batch_size: int = parameter(MISSING, 'images per step', 1)
+    learning_rate: float = parameter(
+        MISSING,
+        'Adam step size at the start; decays to zero along a cosine',
+        maximum=1.0,
+        above=0.0,
+    )
 
 
 def load_encoder_recipe(task: str) -> EncoderRecipe:
@@ -63,14 +68,15 @@ def load_encoder_recipe(task: str) -> EncoderRecipe:
 
     Raises:
         ResidualRLError: the task has no camera.
-        ResourceError: there is none, or a key is missing or unknown.
+        ResourceError: there is none.
+        ConfigError: a key is missing, unknown or wrong.
     """
     if task not in CAMERA_TASKS:
         raise ResidualRLError(
             f'task {task!r} has no camera; those that have one: {", ".join(CAMERA_TASKS)}'
         )
     path = find_file('encoder recipe', ('config', 'encoders'), task, '.yaml')
-    return read_record(EncoderRecipe, path)
+    return from_mapping(EncoderRecipe, read_yaml(path, 'the recipe'), str(path))
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,7 @@ from residual_rl_ros.config.preset import load_preset, preset_names
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.pretraining.experts import EXPERTS
-from residual_rl_ros.pretraining.train_base import BaseRecipe, train_base_policy
-from residual_rl_ros.resources import read_record
+from residual_rl_ros.pretraining.train_base import load_recipe, train_base_policy
 from residual_rl_ros.tasks.hosting import finetune_for_environment
 from residual_rl_ros.training import retrain
 from residual_rl_ros.training.options import TrainOptions
@@ -90,7 +89,7 @@ def write(folder: Path, *methods: dict[str, Any], **changes: Any) -> Path:
 def write_task(folder: Path) -> None:
     """Write the task's run, and a base policy trained by its recipe."""
     (folder / 'along_bc.yaml').write_text(yaml.safe_dump(RECIPE))
-    recipe = read_record(BaseRecipe, folder / 'along_bc.yaml', task='along_bc')
+    recipe = load_recipe(str(folder / 'along_bc.yaml'))
     train_base_policy(recipe, 0, folder / 'along_bc.onnx', lambda step, loss: None)
     run = finetune_for_environment(TASK, folder / 'along_bc.onnx', 0.1, folder)
     values = {**asdict(run), 'residual_scale': 0.1, 'success': 'success:once'}

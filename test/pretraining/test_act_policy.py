@@ -4,21 +4,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.config import ControllerConfig
-from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.errors import ConfigError, ResidualRLError
 from residual_rl_ros.evaluation.paired import run_episode
 from residual_rl_ros.pretraining.base_networks import LATENT, ActPolicy
 from residual_rl_ros.pretraining.demonstrations import Demonstrations
-from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
+from residual_rl_ros.pretraining.train_base import export, load_recipe, train
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.robot.image_encoder import ImageEncoder
 from residual_rl_ros.tasks.hosting import make_environment
@@ -107,23 +109,26 @@ def test_it_acts_on_what_the_cameras_see_and_the_residual_sees_its_features(
     assert np.abs(np.diff(made[0][:, 8:], axis=0)).max() > 0.0
 
 
+def test_a_kind_without_its_data_is_refused() -> None:
+    data = Demonstrations(((np.zeros((3, 8), np.float32), np.zeros((3, 4), np.float32)),))
+    wanted = 'kind act wants images and n_obs_steps 1, and has images of no camera'
+    with pytest.raises(ResidualRLError, match=wanted):
+        train(RECIPE, data, 0, lambda _, loss: None)
+
+
 @pytest.mark.parametrize(
-    ('recipe', 'data', 'message'),
+    ('change', 'message'),
     [
-        (
-            RECIPE,
-            Demonstrations(((np.zeros((3, 8), np.float32), np.zeros((3, 4), np.float32)),)),
-            'kind act wants images and n_obs_steps 1, and has images of no camera',
-        ),
-        (
-            replace(RECIPE, kind='vae'),
-            Demonstrations(((np.zeros((3, 8), np.float32), np.zeros((3, 4), np.float32)),)),
-            "unknown policy kind 'vae'; known: bc, diffusion, act",
-        ),
+        ({'kind': 'vae'}, "kind is 'vae', expected one of bc, diffusion, act"),
+        ({'demonstrations': 0}, 'demonstrations is 0, expected a whole number >= 1'),
+        ({'exec_steps': 50}, 'exec_start [+] exec_steps is 50, expected at most horizon'),
+        ({'horizont': 3}, 'horizont is unknown; did you mean horizon'),
     ],
 )
-def test_a_kind_without_its_data_is_refused(
-    recipe: BaseRecipe, data: Demonstrations, message: str
+def test_a_recipe_that_is_none_is_refused_by_name(
+    tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ResidualRLError, match=message):
-        train(recipe, data, 0, lambda _, loss: None)
+    path = tmp_path / 'recipe.yaml'
+    path.write_text(yaml.safe_dump({**asdict(RECIPE), **change}))
+    with pytest.raises(ConfigError, match=message):
+        load_recipe(str(path))

@@ -36,10 +36,9 @@ from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.importing.torch_zip import TorchZip
 from residual_rl_ros.learner.checkpoint import load_checkpoint, save_checkpoint
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.pretraining.train_base import BaseRecipe
+from residual_rl_ros.pretraining.train_base import load_recipe
 from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.residual_policy.weights import decode_weights
-from residual_rl_ros.resources import read_record
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.urdf import Urdf, read_urdf
@@ -104,7 +103,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'run': lambda path: load_run(str(path)),
     'marks': read_marks,
     'sidecar': _sidecar,
-    'recipe': lambda path: read_record(BaseRecipe, path),
+    'recipe': lambda path: load_recipe(str(path)),
     'assignment': lambda path: load_preset('best_of_n', assignments([path.read_text()])),
     'metadata': lambda path: BasePolicyMetadata.from_json(path.read_text()),
     'layout': lambda path: TransitionLayout.from_yaml(path.read_text()),
