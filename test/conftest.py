@@ -16,8 +16,8 @@ import pytest
 os.environ['OPENBLAS_CORETYPE'] = 'Haswell'
 
 import torch
-from builders import make_layout
 from hypothesis import settings
+from transition_builders import make_layout
 from untested import untested
 
 from residual_rl_ros.transitions.layout import TransitionLayout

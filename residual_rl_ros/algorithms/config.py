@@ -166,7 +166,7 @@ class CriticConfig:
     critic_sees_residual: bool = parameter(
         True, 'give the critics the residual in units of its bound, beside the executed action'
     )
-    critic_learning_rate: float = parameter(3e-4, 'Adam step size', maximum=1.0, above=0.0)
+    critic_learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
     max_grad_norm: float = parameter(
         50.0, 'gradient norm limit of the actor and of each critic', above=0.0
     )
@@ -197,7 +197,7 @@ class ActorConfig:
     hold_residual: bool = parameter(
         True, 'decide one residual of m numbers and hold it over the k steps, instead of k x m'
     )
-    actor_learning_rate: float = parameter(1e-4, 'Adam step size', maximum=1.0, above=0.0)
+    actor_learning_rate: float = parameter(1e-4, 'Adam step size', above=0.0)
     imitation_weight: float = parameter(
         0.0,
         'weight in the loss of the actor of its squared distance to the residuals of '

@@ -89,7 +89,7 @@ class OffPolicyConfig(ComputationConfig, MemoryConfig, CustomisationConfig):
         0, 'transitions during which prior_weight is multiplied by warm_start_scale', 0
     )
     warm_start_scale: float = parameter(10.0, 'factor on prior_weight meanwhile', above=0.0)
-    learning_rate: float = parameter(3e-4, 'Adam step size', maximum=1.0, above=0.0)
+    learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
     max_grad_norm: float = parameter(50.0, 'gradient norm limit of each network', above=0.0)
     hidden_sizes: tuple[int, ...] = parameter(
         (256, 256), 'hidden layers of every network', 1, MAX_HIDDEN_SIZE

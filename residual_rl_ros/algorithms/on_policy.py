@@ -75,7 +75,7 @@ class OnPolicyConfig(DiscountConfig, GreedyConfig):
     clip_range: float = parameter(
         0.2, 'change of the probability of an action beyond which it is not pushed', above=0.0
     )
-    learning_rate: float = parameter(3e-4, 'Adam step size', maximum=1.0, above=0.0)
+    learning_rate: float = parameter(3e-4, 'Adam step size', above=0.0)
     max_grad_norm: float = parameter(0.5, 'gradient norm limit of each network', above=0.0)
     hidden_sizes: tuple[int, ...] = parameter(
         (64, 64), 'hidden layers of every network', 1, MAX_HIDDEN_SIZE

@@ -49,9 +49,7 @@ class SacConfig(ActorCriticConfig):
     initial_std: float = parameter(
         0.12, 'standard deviation of the residual before tanh at the start', 0.007, 7.0
     )
-    alpha_learning_rate: float = parameter(
-        3e-4, 'Adam step size of the temperature', maximum=1.0, above=0.0
-    )
+    alpha_learning_rate: float = parameter(3e-4, 'Adam step size of the temperature', above=0.0)
     actor_batch_size: int = parameter(
         0,
         'transitions per update of actor and temperature, drawn for it; 0 takes the batch of the '

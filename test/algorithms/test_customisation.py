@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.algorithms.customisation import CustomisationConfig, CustomisedReward
 from residual_rl_ros.errors import ConfigError

@@ -7,10 +7,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
+from transition_builders import make_layout
 
 from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.errors import ConfigError

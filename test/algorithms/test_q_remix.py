@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.algorithms.q_remix import QRemix, proposal_cql_loss, remixed_value
 from residual_rl_ros.base_policy.distribution import BaseDistribution

@@ -7,7 +7,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from builders import make_layout, small_config
+from learner_builders import small_config
+from transition_builders import make_layout
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.learner import Learner

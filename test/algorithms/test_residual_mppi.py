@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_layout
 from torch.distributions import Normal, kl_divergence
+from transition_builders import make_layout
 
 from residual_rl_ros.algorithms.residual_mppi import (
     ModelNetworks,

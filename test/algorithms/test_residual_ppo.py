@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_transition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transition_builders import make_transition
 
 from residual_rl_ros.algorithms.residual_ppo import (
     MAX_IMPORTANCE,

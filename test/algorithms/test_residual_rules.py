@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.algorithms.losses import td_target
 from residual_rl_ros.algorithms.prior import Density

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition, random_transitions
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.algorithms.rollout_memory import CAPACITY_ROLLOUTS, RolloutMemory
 from residual_rl_ros.errors import ConfigError

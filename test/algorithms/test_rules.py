@@ -13,15 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import (
-    fill,
-    make_layout,
-    make_rule,
-    make_transition,
-    random_transitions,
-    residual_presets,
-)
+from learner_builders import fill, make_rule, residual_presets
 from torch import Tensor
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.algorithms import actor_critic, sac
 from residual_rl_ros.algorithms.cal_ql import CalQl

@@ -7,8 +7,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import fill, make_layout, make_rule, random_transitions
+from learner_builders import fill, make_rule
 from torch import Tensor
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.algorithms.sac import Sac
 from residual_rl_ros.algorithms.td3 import Td3

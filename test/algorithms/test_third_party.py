@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_layout, make_rule, random_transitions
+from learner_builders import make_rule
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.algorithms.rule import RULES, find_rule, register
 from residual_rl_ros.algorithms.sac import SacConfig

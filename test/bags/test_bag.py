@@ -17,7 +17,7 @@ from bag_builders import (
     the_file,
     write_bag,
 )
-from builders import random_transitions
+from transition_builders import random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.errors import BagError

@@ -15,10 +15,10 @@ import lz4.frame
 import numpy as np
 import pytest
 from bag_builders import write_bag
-from builders import make_layout, random_transitions
 from hypothesis import given
 from hypothesis import strategies as st
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.mcap_records import CHUNK, CHUNK_HEAD, MAGIC, RECORD, zstd

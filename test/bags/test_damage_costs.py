@@ -20,7 +20,7 @@ from bag_builders import (
     write_layout,
     write_transitions,
 )
-from builders import random_transitions
+from transition_builders import random_transitions
 
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions
 from residual_rl_ros.bags.transitions.reader import LAYOUT, TEXT, TRANSITIONS

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from bag_builders import L, write_bag
 from bag_builders import read as read_transitions
-from builders import random_transitions
 from mcap.writer import Writer
 from raw_bag_builders import Live, check_equal, rebuild
+from transition_builders import random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise

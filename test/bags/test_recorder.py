@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import yaml
 from bag_builders import open_recorder, write_bag, write_layout
-from builders import make_layout, random_transitions
 from command_line import run
 from mcap.exceptions import EndOfFile
 from mcap.reader import make_reader
@@ -24,6 +23,7 @@ from mcap.records import Message
 from mcap.stream_reader import StreamReader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_action_spec
 from image_policy import metadata_of, write_policy
+from robot_builders import make_action_spec
 
 from residual_rl_ros.base_policy.inputs import Context
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_metadata
+from base_policy_builders import LinearPolicy
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.distribution import GaussianAround

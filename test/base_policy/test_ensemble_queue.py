@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_metadata, settle
+from base_policy_builders import LinearPolicy, settle
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_metadata
 from image_policy import INPUTS, metadata_of, write_policy
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.inputs import (

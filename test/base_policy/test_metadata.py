@@ -10,9 +10,9 @@ from dataclasses import MISSING, fields, replace
 
 import numpy as np
 import pytest
-from builders import make_action_spec, make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.inputs import ImageInput, MemoryInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import make_metadata
 from onnx import TensorProto, helper, numpy_helper
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy

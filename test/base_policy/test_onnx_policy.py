@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from prior_builders import write_prior_policy
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.errors import BasePolicyError

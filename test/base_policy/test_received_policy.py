@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import make_action_spec, make_metadata
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
 from residual_rl_ros.base_policy.splicing import MEASURED, Splicing

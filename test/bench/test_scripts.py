@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 import typer
+from actor_builders import make_actor
 from benchmark_scripts import FOLDER, load_script
-from builders import make_actor
 from deployment_builders import write_run
 from foreign_tasks import register, write_base
 from PIL import Image

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import _write_slower, make_metadata, write_onnx_policy
+from base_policy_builders import _write_slower, write_onnx_policy
 from image_policy import write_policy
 from onnx import helper
 from prior_builders import write_prior_policy
 from rich.console import Console
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy

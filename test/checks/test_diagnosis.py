@@ -12,8 +12,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from builders import make_action_spec, make_metadata
 from rich.console import Console
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.checks.diagnosis import (

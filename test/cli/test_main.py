@@ -16,7 +16,8 @@ import click
 import gymnasium
 import pytest
 import typer
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
+from robot_builders import make_metadata
 
 from residual_rl_ros.cli.main import _interrupt, app, main
 from residual_rl_ros.resources import resource_path

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_actor, make_layout
+from actor_builders import make_actor
 from foreign_tasks import register, write_base
 from planner_builders import known_planner
+from transition_builders import make_layout
 
 from residual_rl_ros.cli.main import main
 from residual_rl_ros.residual_policy.mppi import MppiPlanner

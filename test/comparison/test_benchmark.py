@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import random_transitions
 from command_line import run_command
 from foreign_tasks import register
 from rich.console import Console
+from transition_builders import random_transitions
 
 from residual_rl_ros.comparison import benchmark
 from residual_rl_ros.comparison.benchmark import (

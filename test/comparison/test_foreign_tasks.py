@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from command_line import run_command
 from foreign_tasks import register, write_base
 from rich.console import Console
+from robot_builders import make_metadata
 
 from residual_rl_ros.comparison.compare import CompareOptions, Variant, run_comparison
 from residual_rl_ros.config.run import RunConfig

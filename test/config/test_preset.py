@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from builders import small_config
+from learner_builders import small_config
 
 from residual_rl_ros.config.preset import learner_config, load_preset
 from residual_rl_ros.errors import ConfigError, ResourceError
@@ -139,7 +139,6 @@ def test_a_rule_of_an_earlier_version_says_its_new_name(old: str, new: str) -> N
         ('best_of_n', {'held_exploration_share': 0.5}, 'a random residual knows no cost'),
         ('self_scaling', {'held_exploration_decisions': 0}, '>= 1'),
         ('self_scaling', {'utd': 1e6}, '<= 1000'),
-        ('self_scaling', {'actor_learning_rate': 3.0}, '<= 1'),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_reason(

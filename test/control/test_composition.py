@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_metadata
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_metadata
 
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.errors import ConfigError

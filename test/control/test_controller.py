@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_actor, make_metadata, settle
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy, settle
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.splicing import Splicing

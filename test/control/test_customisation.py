@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import LinearPolicy, make_action_spec, make_layout
+from base_policy_builders import LinearPolicy
+from robot_builders import make_action_spec
+from transition_builders import make_layout
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.control.config import ControllerConfig

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_actor, make_metadata
+from actor_builders import make_actor
 from hypothesis import given
 from hypothesis import strategies as st
 from loop_builders import CHANNELS, PERIOD, Recorder, drive, feed, real_time
 from prior_builders import METADATA, NAMES, Chooser
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.base_policy.robot_fit import check_fit

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy, settle
+from base_policy_builders import LinearPolicy, settle
 from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weights
 
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_SUCCESS

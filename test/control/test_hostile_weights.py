@@ -13,7 +13,8 @@ from array import array
 from collections.abc import Callable, Iterator
 
 import pytest
-from builders import LinearPolicy, make_actor
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy
 from loop_builders import feed, real_time, weights
 
 from residual_rl_ros.control.real_time_loop import RealTimeLoop

@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_metadata
+from base_policy_builders import LinearPolicy
 from loop_builders import CHANNELS, Recorder, drive, feed, real_time
+from robot_builders import make_metadata
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS
 from residual_rl_ros.control.real_time_loop import RealTimeLoop

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_actor, make_metadata
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy
 from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
+from robot_builders import make_metadata
 
 from residual_rl_ros.control.blend import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from builders import LinearPolicy, make_action_spec, make_metadata
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, drive, feed, real_time
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.prefetch import AUTO
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue

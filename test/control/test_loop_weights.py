@@ -8,7 +8,8 @@ import threading
 from dataclasses import replace
 
 import pytest
-from builders import LinearPolicy, make_actor
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, drive, real_time, weights
 
 from residual_rl_ros.residual_policy.exploration import Exploration

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from arms import ARM, MEASURED, NAMES, STEP, UNMEASURED, Arm
-from builders import LinearPolicy, settle
+from base_policy_builders import LinearPolicy, settle
 from loop_builders import PERIOD, real_time
 
 from residual_rl_ros.control.feedback import END_EPISODE

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from arms import ARM, LIMIT, MEASURED, NAMES, STEP, Arm
-from builders import settle
+from base_policy_builders import settle
 
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.feedback import END_EPISODE

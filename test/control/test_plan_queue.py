@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from builders import LinearPolicy, make_action_spec, make_layout
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, drive, feed, real_time
 from planner_builders import KEEP_OUT, known_planner
+from robot_builders import make_action_spec
+from transition_builders import make_layout
 
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import StepFeedback

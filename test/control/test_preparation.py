@@ -12,7 +12,7 @@ from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
-from builders import LinearPolicy
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, Recorder, real_time
 from scipy.spatial.transform import Rotation
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, settle, write_onnx_policy
+from base_policy_builders import LinearPolicy, settle, write_onnx_policy
 from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weights
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy

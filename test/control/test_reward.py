@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import OBSERVATIONS, write_classifier, write_onnx_policy
+from base_policy_builders import write_classifier, write_onnx_policy
+from robot_builders import OBSERVATIONS
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.reward import SuccessClassifier, load_function

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_action_spec
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_action_spec
 
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ResidualRLError, UnsafeCommandError

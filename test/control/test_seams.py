@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_metadata, settle
+from base_policy_builders import LinearPolicy, settle
 from loop_builders import PERIOD, real_time, weights
+from robot_builders import make_action_spec, make_metadata
 
 from residual_rl_ros.base_policy.splicing import Splicing
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import make_action_spec
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_action_spec
 from urdf_builders import (
     UR5E_JOINTS,
     cylinder,

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_rule, settle
+from base_policy_builders import LinearPolicy, settle
+from learner_builders import make_rule
 from loop_builders import PERIOD, Recorder, feed, real_time, weights
 
 from residual_rl_ros.control.real_time_loop import RealTimeLoop

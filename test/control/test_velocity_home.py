@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, real_time
 
 from residual_rl_ros.control.feedback import MARK_SUCCESS

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_layout
+from base_policy_builders import LinearPolicy
 from demonstration_builders import META, read_all
+from transition_builders import make_layout
 
 from residual_rl_ros.bags.lerobot.writer import LeRobotWriter
 from residual_rl_ros.errors import ResidualRLError

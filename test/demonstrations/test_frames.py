@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import ACTIONS, OBSERVATIONS, make_action_spec
 from demonstration_builders import META, episodes
+from robot_builders import ACTIONS, OBSERVATIONS, make_action_spec
 
 from residual_rl_ros.demonstrations.frames import (
     DemonstratedEpisode,

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_layout, make_metadata
+from base_policy_builders import LinearPolicy
 from demonstration_builders import LAYOUT, META, episodes
 from prior_builders import METADATA, Chooser
+from robot_builders import make_action_spec, make_metadata
+from transition_builders import make_layout
 
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.success import SuccessCriterion

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import ACTIONS, OBSERVATIONS
 from demonstration_builders import Robot, episodes, read_all
+from robot_builders import ACTIONS, OBSERVATIONS
 
 from residual_rl_ros.demonstrations.source import Recordings, read_demonstrations
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations

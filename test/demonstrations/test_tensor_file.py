@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import ACTIONS, OBSERVATIONS
 from demonstration_builders import episodes, read_all
+from robot_builders import ACTIONS, OBSERVATIONS
 from safetensors.numpy import save
 
 from residual_rl_ros.demonstrations.tensor_file import (

@@ -11,13 +11,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from builders import (
-    make_action_spec,
-    make_actor,
-    make_layout,
-    make_metadata,
-    write_onnx_policy,
-)
+from actor_builders import make_actor
+from base_policy_builders import write_onnx_policy
 from deployment_builders import (
     MEASURED,
     Fused,
@@ -26,6 +21,8 @@ from deployment_builders import (
     write_open_policy,
     write_seeing_policy,
 )
+from robot_builders import make_action_spec, make_metadata
+from transition_builders import make_layout
 
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.deployment.parity import FusedRunner, Parity, RandomWorld, compare, tolerance

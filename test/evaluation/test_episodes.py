@@ -11,7 +11,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec
+from base_policy_builders import LinearPolicy
+from robot_builders import make_action_spec
 
 from residual_rl_ros.config.success import SuccessCriterion
 from residual_rl_ros.control.config import ControllerConfig

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_actor, make_layout
+from actor_builders import make_actor
 from command_line import run_command
 from hypothesis import given
 from hypothesis import strategies as st
+from transition_builders import make_layout
 
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.control.composition import residual_scale

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from robot_builders import make_metadata
 from ros_fixtures import Caller
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray

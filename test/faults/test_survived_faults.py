@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from builders import make_actor, make_layout, mislabelled
+from actor_builders import make_actor, mislabelled
 from processes import wait_for
 from ros_fixtures import Caller, report_often
 from simulated_robots import (
@@ -29,6 +29,7 @@ from simulated_robots import (
 )
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import Trigger
+from transition_builders import make_layout
 
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights

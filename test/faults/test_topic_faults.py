@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import random_transitions
 from processes import wait_for
 from simulated_robots import (
     LAYOUT,
@@ -23,6 +22,7 @@ from simulated_robots import (
     running,
 )
 from std_msgs.msg import Float64MultiArray, String
+from transition_builders import random_transitions
 
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import learned_bytes, make_layout, random_transitions, small_config
+from learner_builders import learned_bytes, small_config
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import ConfigError

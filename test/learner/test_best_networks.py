@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from builders import make_layout
+from transition_builders import make_layout
 
 from residual_rl_ros.learner.kept_networks import WINDOW, BestNetworks
 

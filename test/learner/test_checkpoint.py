@@ -15,15 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import (
-    assert_same_actor,
-    make_layout,
-    make_transition,
-    random_transitions,
-    residual_presets,
-    small_config,
-)
+from actor_builders import assert_same_actor
+from learner_builders import residual_presets, small_config
 from safetensors.torch import load_file, save_file
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError

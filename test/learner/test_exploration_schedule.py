@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_layout, make_transition, random_transitions, small_config
+from learner_builders import small_config
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.learner.exploration_schedule import FULL_DOUBT, UNKNOWN_BASE_EPISODES
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES

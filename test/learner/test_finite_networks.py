@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, random_transitions, small_config
+from learner_builders import small_config
 from safetensors.torch import load_file, save_file
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner.checkpoint import (

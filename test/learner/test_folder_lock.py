@@ -14,7 +14,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from builders import make_layout, random_transitions, small_config
+from learner_builders import small_config
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner.checkpoint import CheckpointFolder, load_checkpoint

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmark_scripts import load_script
-from builders import make_layout
+from transition_builders import make_layout
 
 from residual_rl_ros.errors import CheckpointError
 from residual_rl_ros.learner.guard import (

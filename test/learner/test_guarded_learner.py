@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import assert_same_actor, make_layout, make_transition, small_config
+from actor_builders import assert_same_actor
+from learner_builders import small_config
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.config.run import load_run

@@ -11,15 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import (
-    assert_same_actor,
-    learned_bytes,
-    make_layout,
-    make_transition,
-    random_transitions,
-    small_config,
-)
+from actor_builders import assert_same_actor
+from learner_builders import learned_bytes, small_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.learner.episodes import RECENT_EPISODES
 from residual_rl_ros.learner.guard import Alarm

@@ -8,7 +8,8 @@ from collections import deque
 from typing import Any
 
 import pytest
-from builders import make_layout, random_transitions, small_config
+from learner_builders import small_config
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.mailbox import ActorMailbox

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_builders import write_bag
-from builders import make_layout, make_transition, small_config
 from foreign_tasks import register, write_base
+from learner_builders import small_config
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.learner.checkpoint import save_checkpoint

@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import (
-    LinearPolicy,
-    assert_same_actor,
-    make_action_spec,
-    make_layout,
-    random_transitions,
-    small_config,
-)
+from actor_builders import assert_same_actor
+from base_policy_builders import LinearPolicy
+from learner_builders import small_config
+from robot_builders import make_action_spec
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.algorithms.actor_critic import ActorCritic
 from residual_rl_ros.control.config import ControllerConfig

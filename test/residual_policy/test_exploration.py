@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec, make_actor
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy
+from robot_builders import make_action_spec
 
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController

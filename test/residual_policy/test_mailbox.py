@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from builders import make_actor, make_layout, mislabelled
+from actor_builders import make_actor, mislabelled
+from transition_builders import make_layout
 
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.residual_policy.exploration import WARM_UP, Exploration

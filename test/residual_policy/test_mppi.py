@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from builders import make_layout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planner_builders import KEEP_OUT, known_planner
+from transition_builders import make_layout
 
 from residual_rl_ros.base_policy.distribution import BaseDistribution
 from residual_rl_ros.errors import ConfigError, WeightsError

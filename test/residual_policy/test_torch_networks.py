@@ -7,8 +7,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from builders import make_actor, make_layout
+from actor_builders import make_actor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
+from transition_builders import make_layout
 
 from residual_rl_ros.transitions.layout import TransitionLayout
 

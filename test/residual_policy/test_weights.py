@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import assert_same_actor, make_actor, make_layout
+from actor_builders import assert_same_actor, make_actor
 from hypothesis import given
 from hypothesis import strategies as st
 from planner_builders import known_planner
 from safetensors.numpy import load, save
 from safetensors.torch import save as save_torch
+from transition_builders import make_layout
 
 from residual_rl_ros.errors import RewardError, WeightsError
 from residual_rl_ros.files.tensor_file import MAX_HEADER_BYTES, MAX_TENSORS

@@ -14,17 +14,11 @@ import gymnasium
 import numpy as np
 import pytest
 from bag_builders import write_bag
-from builders import (
-    ACTIONS,
-    OBSERVATIONS,
-    LinearPolicy,
-    make_action_spec,
-    make_layout,
-    make_transition,
-    random_transitions,
-)
+from base_policy_builders import LinearPolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robot_builders import ACTIONS, OBSERVATIONS, make_action_spec
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TransitionReader

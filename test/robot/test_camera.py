@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import write_onnx_encoder
+from base_policy_builders import write_onnx_encoder
 from image_policy import INPUTS, metadata_of, write_policy
 
 from residual_rl_ros.base_policy.inputs import ImageInput

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from builders import write_onnx_encoder
+from base_policy_builders import write_onnx_encoder
 
 from residual_rl_ros.errors import ConfigError, ResourceError
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY, ImageEncoder, channel_encoder

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from onnx import TensorProto, helper, numpy_helper
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy, read_policy_model
 from residual_rl_ros.errors import BasePolicyError

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy, make_actor, make_metadata
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, Recorder
+from robot_builders import make_metadata
 from urdf_builders import gap, two_links
 
 from residual_rl_ros.base_policy.splicing import Splicing

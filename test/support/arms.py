@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, real_time
 
 from residual_rl_ros.robot.action_spec import ActionSpec

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy, make_action_spec, make_layout, make_metadata, small_config
+from base_policy_builders import LinearPolicy
+from learner_builders import small_config
+from robot_builders import make_action_spec, make_metadata
+from transition_builders import make_layout
 
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.config.success import SuccessCriterion

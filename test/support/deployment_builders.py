@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from builders import make_action_spec, make_actor, make_layout, make_metadata, small_config
+from actor_builders import make_actor
+from learner_builders import small_config
 from onnx import TensorProto, helper, numpy_helper
+from robot_builders import make_action_spec, make_metadata
 from safetensors.numpy import save_file
+from transition_builders import make_layout
 
 from residual_rl_ros.base_policy.inputs import ConstantInput, ImageInput, MemoryInput
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata

@@ -9,7 +9,8 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
+from robot_builders import make_metadata
 
 LIMIT = 12
 """Steps of an episode."""

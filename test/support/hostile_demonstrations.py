@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import ACTIONS, OBSERVATIONS
 from demonstration_builders import write_robomimic
 from hostile_texts import Case, Make, pipe, text_file
+from robot_builders import ACTIONS, OBSERVATIONS
 from safetensors.numpy import save
 
 

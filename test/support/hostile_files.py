@@ -17,8 +17,8 @@ from typing import Any
 
 import lz4.frame
 import numpy as np
+from actor_builders import make_actor
 from bag_builders import write_bag
-from builders import make_actor, random_transitions
 from hostile_checkpoints import checkpoint_cases
 from hostile_demonstrations import demonstration_cases
 from hostile_texts import (
@@ -38,6 +38,7 @@ from hostile_texts import (
     yaml_cases,
 )
 from safetensors.numpy import save
+from transition_builders import random_transitions
 
 from residual_rl_ros.bags.mcap_records import (
     CHANNEL,

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import make_layout, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from demonstration_builders import MAP, read_all
+from transition_builders import make_layout
 
 from residual_rl_ros.bags.rebuild.real_time import read_marks
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata

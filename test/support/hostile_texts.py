@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bag_builders import write_bag
-from builders import make_layout, random_transitions
+from transition_builders import make_layout, random_transitions
 from urdf_builders import joint, link, mesh, two_links, urdf
 
 from residual_rl_ros.robot.topics import FLOAT_ARRAY

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from builders import make_metadata
 from onnx import TensorProto, helper, numpy_helper
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.inputs import ConstantInput, ImageInput, MemoryInput
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata

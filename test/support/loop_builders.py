@@ -7,7 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy, make_action_spec, make_actor
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy
+from robot_builders import make_action_spec
 
 from residual_rl_ros.base_policy.splicing import ONE_BY_ONE
 from residual_rl_ros.control.blend import BlendRamp

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from builders import make_layout
+from transition_builders import make_layout
 
 from residual_rl_ros.residual_policy.dynamics import ModelSizes
 from residual_rl_ros.residual_policy.mppi import MppiArchitecture, MppiConfig, MppiPlanner

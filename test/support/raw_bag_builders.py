@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy
+from base_policy_builders import LinearPolicy
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.rebuild import Rebuilder, RebuildOptions

@@ -16,11 +16,12 @@ import numpy as np
 import onnx
 import pytest
 import rclpy
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from fake_drivers import ARMS, ArmDriver, BaseDriver, stand_ins
 from onnx import TensorProto, helper
 from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from robot_builders import make_metadata
 from ros_fixtures import Caller
 from std_srvs.srv import Trigger
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from builders import SMALL
+from learner_builders import SMALL
 from processes import wait_for
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensor_msgs.msg import JointState

@@ -10,8 +10,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from builders import make_metadata
 from prior_builders import write_prior_policy
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.config import ControllerConfig

@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from builders import make_metadata
 from command_line import run_command
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.robot_fit import check_fit
 from residual_rl_ros.robot.description import RobotConfig

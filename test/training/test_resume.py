@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import assert_same_actor
+from actor_builders import assert_same_actor
 from command_line import run_command, run_process
 from safetensors.torch import load_file
 

@@ -12,9 +12,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_action_spec
+from base_policy_builders import LinearPolicy
 from command_line import run_command
 from loop_builders import CHANNELS, Recorder, weights
+from robot_builders import make_action_spec
 
 from residual_rl_ros.config.operator import OperatorConfig
 from residual_rl_ros.control.blend import BlendRamp

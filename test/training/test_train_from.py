@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import SMALL
+from learner_builders import SMALL
 from rich.console import Console
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter

@@ -19,8 +19,9 @@ from bag_builders import (
     write_layout,
     write_transitions,
 )
-from builders import make_layout, random_transitions, small_config
 from command_line import run
+from learner_builders import small_config
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.transitions.writer import TransitionWriter
 from residual_rl_ros.errors import BagError

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_layout, random_transitions
 from hypothesis import given
 from hypothesis import strategies as st
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer

@@ -9,10 +9,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import yaml
-from builders import make_action_spec, make_layout, make_transition
 from hypothesis import given
 from hypothesis import strategies as st
+from robot_builders import make_action_spec
 from strategies import layouts, transitions
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.errors import ConfigError, MalformedTransitionError
 from residual_rl_ros.robot.names import check_names

@@ -7,9 +7,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from builders import make_layout, make_transition
 from hypothesis import given
 from hypothesis import strategies as st
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.loss_counter import EPOCHS_AHEAD, TransitionFeed

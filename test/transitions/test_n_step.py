@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from builders import make_layout, make_transition
 from hypothesis import given
 from hypothesis import strategies as st
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 

@@ -9,9 +9,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from builders import make_layout, make_transition, random_transitions
 from hypothesis import given
 from hypothesis import strategies as st
+from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.batch import Batch

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from builders import make_layout, make_transition
+from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.returns import failure_value, lowest_value, returns

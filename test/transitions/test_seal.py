@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from builders import make_actor, make_layout
+from actor_builders import make_actor
+from transition_builders import make_layout
 
 from residual_rl_ros.config.preset import load_preset
 from residual_rl_ros.errors import CheckpointError, ConfigError, SealError, WeightsError

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_layout, random_transitions
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import layouts, transitions
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.table import TransitionTable

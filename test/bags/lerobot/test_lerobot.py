@@ -13,12 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_builders import L, open_recorder, stream, write_bag, write_layout, write_transitions
-from builders import (
-    make_layout,
-    make_metadata,
-    random_transitions,
-)
 from command_line import run
+from robot_builders import make_metadata
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot.export import export_bags

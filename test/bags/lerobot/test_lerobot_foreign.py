@@ -11,13 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import (
-    LinearPolicy,
-    make_metadata,
-    write_onnx_policy,
-)
+from base_policy_builders import LinearPolicy, write_onnx_policy
 from command_line import run
 from prior_builders import write_prior_policy
+from robot_builders import make_metadata
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.lerobot.format import LeRobotDataset

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from builders import make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from command_line import run
 from raw_bag_builders import DESCRIPTION, ROBOT, record_commands
+from robot_builders import make_metadata
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.summary import summarise

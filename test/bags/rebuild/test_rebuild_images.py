@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import LinearPolicy, make_metadata
+from base_policy_builders import LinearPolicy
 from raw_bag_builders import DESCRIPTION, PERIOD, Live, check_equal, rebuild
+from robot_builders import make_metadata
 
 from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.robot.description import RobotConfig

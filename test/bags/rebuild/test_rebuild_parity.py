@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import LinearPolicy, make_actor, make_metadata, settle
+from actor_builders import make_actor
+from base_policy_builders import LinearPolicy, settle
 from raw_bag_builders import (
     CONFIG,
     DESCRIPTION,
@@ -22,6 +23,7 @@ from raw_bag_builders import (
     rebuild,
     record_lockstep,
 )
+from robot_builders import make_metadata
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.rebuild.real_time import ReplayedController

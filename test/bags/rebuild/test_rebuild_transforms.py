@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from builders import OBSERVATIONS, LinearPolicy, make_metadata
+from base_policy_builders import LinearPolicy
 from raw_bag_builders import DESCRIPTION, PERIOD, Live, check_equal, rebuild, transforms
+from robot_builders import OBSERVATIONS, make_metadata
 
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, TF

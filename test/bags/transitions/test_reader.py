@@ -23,7 +23,7 @@ from bag_builders import (
     write_layout,
     write_transitions,
 )
-from builders import make_layout, random_transitions
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.recorder import RecordedTopic, Recorder, RecordOptions

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import make_layout, random_transitions
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.writer import write_bag

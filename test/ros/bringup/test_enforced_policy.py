@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import pytest
-from builders import write_classifier
+from base_policy_builders import write_classifier
 from processes import wait_for
 from rclpy._rclpy_pybind11 import RCLError
 from rich.console import Console

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import write_peg_actor
+from actor_builders import write_peg_actor
 from ready_robots import ROBOTS
 
 from residual_rl_ros.errors import ConfigError

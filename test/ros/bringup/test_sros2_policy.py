@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from builders import write_classifier
+from base_policy_builders import write_classifier
 from processes import wait_for
 from rclpy.node import Node, NodeNameNonExistentError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from builders import write_peg_actor as write_actor
+from actor_builders import write_peg_actor as write_actor
 
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.config.run import load_run

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from builders import write_peg_actor
+from actor_builders import write_peg_actor
 from command_line import run_command
 from processes import wait_for
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import LinearPolicy
+from base_policy_builders import LinearPolicy
 from loop_builders import PERIOD, drive, real_time
 
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import LinearPolicy
+from base_policy_builders import LinearPolicy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from loop_builders import real_time
 

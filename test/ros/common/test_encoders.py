@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from builders import write_onnx_encoder
+from base_policy_builders import write_onnx_encoder
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message

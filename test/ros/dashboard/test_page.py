@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser, browser
-from builders import SMALL
+from learner_builders import SMALL
 from processes import wait_for
 from sensor_msgs.msg import Image
 

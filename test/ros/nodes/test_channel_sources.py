@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import rclpy
 import yaml
-from builders import ACTIONS, make_metadata, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from geometry_msgs.msg import PoseStamped
 from raw_bag_builders import transforms
+from robot_builders import ACTIONS, make_metadata
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64MultiArray
 

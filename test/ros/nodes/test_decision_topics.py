@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from builders import LinearPolicy, settle
+from base_policy_builders import LinearPolicy, settle
 from diagnostic_msgs.msg import DiagnosticArray
 from loop_builders import ACTION, PERIOD, drive, feed, real_time, weights
 from sensor_msgs.msg import JointState

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rclpy
 import yaml
-from builders import write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from foreign_tasks import register
 from prior_builders import write_prior_policy
 from processes import wait_for

@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 import rclpy
-from builders import make_layout, random_transitions
 from processes import wait_for
 from rclpy.executors import SingleThreadedExecutor
 from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import Trigger
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.errors import WeightsError
 from residual_rl_ros.learner.checkpoint import load_checkpoint

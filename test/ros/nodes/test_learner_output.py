@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import ACTIONS, OBSERVATIONS, write_onnx_policy
+from base_policy_builders import write_onnx_policy
 from demonstration_builders import LAYOUT, episodes
 from raw_bag_builders import DESCRIPTION
+from robot_builders import ACTIONS, OBSERVATIONS
 from yaml import safe_dump
 
 from residual_rl_ros.demonstrations.tensor_file import write_demonstrations

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import rclpy
 import torch
-from builders import SMALL
+from learner_builders import SMALL
 from processes import wait_for
 from safetensors.torch import load_file
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import rclpy
 import yaml
-from builders import LinearPolicy, make_action_spec, make_metadata
+from base_policy_builders import LinearPolicy
+from robot_builders import make_action_spec, make_metadata
 from std_msgs.msg import String
 from urdf_builders import two_links
 

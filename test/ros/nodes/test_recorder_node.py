@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-from builders import make_layout, random_transitions
 from processes import wait_for
 from rclpy.duration import Duration
 from std_msgs.msg import Float64MultiArray, String
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TransitionReader

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bag_builders import write_bag
-from builders import make_layout, random_transitions, write_classifier
+from base_policy_builders import write_classifier
 from processes import wait_for
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TransitionReader

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from builders import SMALL, make_layout, random_transitions
+from learner_builders import SMALL
 from processes import wait_for
 from ros_fixtures import Caller
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.config.run import load_run
 from residual_rl_ros.learner.checkpoint import load_checkpoint

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from bag_builders import open_recorder, write_bag, write_layout, write_transitions
-from builders import make_layout, random_transitions
 from processes import wait_for
 from rclpy.publisher import Publisher
 from std_msgs.msg import Float64MultiArray
+from transition_builders import make_layout, random_transitions
 
 from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.cli.main import main

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from builders import SMALL
 from command_line import run_command
+from learner_builders import SMALL
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.ros.tools import control_bench

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from builders import SMALL
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from learner_builders import SMALL
 from processes import wait_for
 from rich.console import Console
 from ros_fixtures import report_often

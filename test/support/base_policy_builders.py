@@ -1,84 +1,27 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small real objects that several test modules build: layouts, base policies, actors, learners."""
+"""Base policies, classifiers and encoders for tests."""
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from onnx import TensorProto, helper, numpy_helper
+from robot_builders import make_metadata
 
-from residual_rl_ros.algorithms.config import ActorCriticConfig
 from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.base_policy.robot_fit import check_fit
-from residual_rl_ros.config.preset import LearnerConfig, load_preset, preset_names
-from residual_rl_ros.config.run import load_run
 from residual_rl_ros.control.reward import CLASSIFIER_METADATA_KEY
-from residual_rl_ros.residual_policy.architecture import ActorArchitecture
-from residual_rl_ros.residual_policy.exploration import Exploration
-from residual_rl_ros.residual_policy.numpy_actor import GaussianActor
-from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
-from residual_rl_ros.residual_policy.torch_networks import ResidualActor
-from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
-from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
-from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.transition import Source, Success, Transition
-
-OBSERVATIONS = ('arm.position.a', 'arm.position.b', 'tool.z')
-ACTIONS = ('a.position', 'b.position')
-SMALL: dict[str, Any] = {
-    'batch_size': 8,
-    'critic_hidden_sizes': [8],
-    'actor_hidden_sizes': [8],
-}
-"""Numbers of a learner that is asked whether it learns, and not how well."""
-
-
-def make_layout(**changes: Any) -> TransitionLayout:
-    """Return a layout with n = 3, m = 2 and k = 2."""
-    layout = TransitionLayout(OBSERVATIONS, ACTIONS, 2, (-1.0, -0.5), (1.0, 0.5), (0.1, 0.05))
-    return replace(layout, **changes)
-
-
-def make_metadata(**changes: Any) -> BasePolicyMetadata:
-    """Return the metadata of a base policy with n = 3, m = 2 and 4 of 6 actions executed."""
-    metadata = BasePolicyMetadata(
-        observation_names=OBSERVATIONS,
-        action_names=ACTIONS,
-        action_min=(-1.0, -0.5),
-        action_max=(1.0, 0.5),
-        rate_hz=20.0,
-        n_obs_steps=1,
-        horizon=6,
-        exec_start=1,
-        exec_steps=4,
-    )
-    return replace(metadata, **changes)
-
-
-def make_action_spec(**changes: Any) -> ActionSpec:
-    """Return limits that are wider than the trained actions of `make_metadata`."""
-    values: dict[str, Any] = {
-        'names': ACTIONS,
-        'lower': np.array([-2.0, -2.0]),
-        'upper': np.array([2.0, 2.0]),
-        'max_step': np.array([10.0, 10.0]),
-    }
-    return ActionSpec(**{**values, **changes})
 
 
 class LinearPolicy:
@@ -255,142 +198,6 @@ def _write_slower(model: Path, slower: Path, rounds: int) -> None:
     onnx.save(loaded, str(slower))
 
 
-def make_actor(
-    layout: TransitionLayout, seed: int = 0, gain: float = 0.0, **changes: Any
-) -> ResidualActor:
-    """Return an actor; a gain above 0 replaces its near-zero heads by large random ones."""
-    architecture = ActorArchitecture(layout, (8,), False, layout.decision_size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        actor = ResidualActor(replace(architecture, **changes))
-        if gain > 0.0:
-            torch.nn.init.normal_(actor.heads.weight, std=gain)
-            torch.nn.init.normal_(actor.heads.bias, std=gain)
-    return actor
-
-
-def mislabelled(actor: GaussianActor) -> GaussianActor:
-    """Return an actor whose tensors do not fit the architecture that it claims."""
-    return GaussianActor(replace(actor.architecture, hidden_sizes=(9,)), actor.tensors)
-
-
-def assert_same_actor(actor: RobotPolicy, expected: RobotPolicy) -> None:
-    """Check that two robot policies are the same, bit for bit."""
-    assert type(actor) is type(expected)
-    assert actor.architecture == expected.architecture
-    assert actor.tensors.keys() == expected.tensors.keys()
-    for name, value in expected.tensors.items():
-        assert actor.tensors[name].tobytes() == value.tobytes(), name
-
-
-def make_transition(layout: TransitionLayout, **changes: Any) -> Transition:
-    """Return a transition of distinct, representable values."""
-    n, km = layout.observation_size, layout.decision_size
-    transition = Transition(
-        stamp=12.5,
-        epoch=1,
-        episode=3,
-        step=4,
-        policy_sequence=2,
-        source=Source.RESIDUAL,
-        reward=0.25,
-        terminated=False,
-        truncated=False,
-        success=Success.UNLABELLED,
-        observation=np.arange(n) + 0.5,
-        base_action=np.linspace(-0.4, 0.4, km),
-        residual_action=np.linspace(-1.0, 1.0, km),
-        executed_action=np.linspace(-0.5, 0.5, km),
-        next_observation=np.arange(n) + 1.5,
-        next_base_action=np.linspace(-0.3, 0.3, km),
-        prior=np.arange(layout.prior_size) + 0.5,
-        next_prior=np.arange(layout.prior_size) + 0.75,
-        proposals=np.linspace(-0.2, 0.2, (layout.proposals - 1) * km),
-        next_proposals=np.linspace(-0.1, 0.1, (layout.proposals - 1) * km),
-        add_on=np.array([-0.5, 2.0])[: 2 * layout.customisable],
-    )
-    return replace(transition, **changes)
-
-
-def random_transitions(
-    layout: TransitionLayout, count: int, seed: int = 0, episode_decisions: int = 7
-) -> list[Transition]:
-    """Return a reproducible stream of transitions in episodes of a fixed length."""
-    rng = np.random.default_rng(seed)
-    n, km = layout.observation_size, layout.decision_size
-    stream = []
-    for index in range(count):
-        episode, decision = divmod(index, episode_decisions)
-        last = decision == episode_decisions - 1
-        terminated = last and episode % 2 == 0
-        stream.append(
-            make_transition(
-                layout,
-                episode=episode,
-                step=decision * layout.decision_steps,
-                reward=float(terminated),
-                terminated=terminated,
-                truncated=last and not terminated,
-                success=Success(int(terminated)) if last else Success.UNLABELLED,
-                observation=rng.normal(2.0, 3.0, n),
-                base_action=rng.uniform(-0.5, 0.5, km),
-                executed_action=rng.uniform(-0.5, 0.5, km),
-                next_observation=rng.normal(2.0, 3.0, n),
-                next_base_action=rng.uniform(-0.5, 0.5, km),
-            )
-        )
-    return stream
-
-
-@functools.cache
-def residual_presets() -> list[str]:
-    """Return the presets that learn the actor of a bounded residual, and its critics, by trial."""
-    rules = {name: load_preset(name).rule for name in preset_names()}
-    return [
-        name
-        for name, rule in rules.items()
-        if isinstance(rule, ActorCriticConfig) and name != 'supervised'
-    ]
-
-
-def small_config(preset: str = 'best_of_n', **overrides: Any) -> LearnerConfig:
-    """Return a preset, shrunk so that an update takes about a millisecond."""
-    small: dict[str, Any] = {
-        'warmup_transitions': 10,
-        'replay_capacity': 200,
-        'batch_size': 8,
-        'utd': 1.0,
-        'publish_interval': 5,
-        'critic_hidden_sizes': [8, 8],
-        'actor_hidden_sizes': [8, 8],
-    }
-    if preset == 'choose_and_edit':
-        small |= {'residual_candidates': 1}
-    if preset == 'wsrl':
-        small |= {'offline_updates': 7, 'policy_warmup_transitions': 12, 'actor_batch_size': 16}
-    elif preset == 'resfit':
-        small |= {'critic_only_updates': 7}
-    return load_preset(preset, {**small, **overrides})
-
-
-def make_rule(
-    preset: str = 'best_of_n',
-    layout: TransitionLayout | None = None,
-    seed: int = 0,
-    **overrides: Any,
-) -> Any:
-    """Return the update rule of a small preset, with an empty memory."""
-    config = small_config(preset, **overrides)
-    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
-    return config.make_rule(layout or make_layout(), generator, rng)
-
-
-def fill(rule: Any, transitions: Iterable[Transition]) -> None:
-    """Let a rule observe transitions."""
-    for transition in transitions:
-        rule.observe(transition)
-
-
 def write_classifier(
     path: Path, names: tuple[str, ...], gain: float = 1.0, bias: float = 0.0
 ) -> None:
@@ -444,27 +251,3 @@ def write_onnx_encoder(
     text = json.dumps({'feature_names': ['red', 'green', 'blue']})
     helper.set_model_props(model, {ENCODER_METADATA_KEY: text})
     onnx.save(model, str(path))
-
-
-def write_peg_actor(path: Path) -> bytes:
-    """Write an actor for the shipped run of the peg task; return its message."""
-    run = load_run('peg_insert')
-    resolved = run.resolve()
-    controller = run.controller_config(0, False, False).build(
-        resolved.policy, resolved.robot.action
-    )
-    controller.queue.close()
-    header = WeightsHeader(4, 7, Exploration())
-    message = encode_weights(make_actor(controller.layout, seed=1).to_numpy(), header)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(message)
-    return message
-
-
-def learned_bytes(learner: Any, without: tuple[str, ...] = ()) -> dict[str, bytes]:
-    """Return every tensor of a learner's rule as bytes, but those whose names have such a part."""
-    return {
-        name: value.numpy().tobytes()
-        for name, value in learner.rule.state_dict().items()
-        if not any(part in name for part in without)
-    }
