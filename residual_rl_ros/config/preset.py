@@ -91,8 +91,8 @@ class ExplorationConfig:
     )
     held_exploration_share: float = parameter(
         0.0,
-        'times the share of the latest 50 judged episodes that failed, the share of episodes in '
-        'which a random residual of the whole bound acts',
+        'times the share of the latest 50 judged episodes that failed and nobody helped in, the '
+        'share of episodes in which a random residual of the whole bound acts',
         0.0,
         1.0,
     )

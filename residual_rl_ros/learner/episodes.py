@@ -96,6 +96,7 @@ class EpisodeLog:
         self.history: list[EpisodeRecord] = []
         """Every finished episode."""
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        self._helped: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._labels = {True: 0, False: 0}
         self._open: dict[str, _OpenEpisode] = {}
         self.takeovers = 0
@@ -172,23 +173,38 @@ class EpisodeLog:
         """Whether successes are labelled and failures never were, as by a classifier of success."""
         return self._labels[True] > 0 and not self._labels[False]
 
-    def rate(self, success: bool) -> None:
-        """Let an outcome count for the success rate."""
+    def rate(self, success: bool, helped: bool) -> None:
+        """Let an outcome count for the success rate.
+
+        Args:
+            success: whether the policy succeeded on its own.
+            helped: whether an operator took over.
+        """
         self._recent.append(success)
+        self._helped.append(helped)
 
     def forget_outcomes(self) -> None:
         """Begin the success rate anew: another actor acts from now on."""
         self._recent.clear()
+        self._helped.clear()
 
     @property
     def success_rate(self) -> float | None:
         """Success over the latest outcomes that count, None before the first."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
+    @property
+    def unhelped_failure_rate(self) -> float:
+        """Share of these outcomes that are failures in which nobody helped; 0 before the first."""
+        rated = zip(self._recent, self._helped, strict=True)
+        failures = sum(not (success or helped) for success, helped in rated)
+        return failures / max(1, len(self._recent))
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, for a checkpoint."""
         return {
             'recent': list(self._recent),
+            'recent_helped': list(self._helped),
             'episodes': {
                 robot: [
                     episode.number,
@@ -210,6 +226,8 @@ class EpisodeLog:
         """Restore what `state_dict` returned."""
         self.history = [EpisodeRecord(**record) for record in state['history']]
         self._recent.extend(state['recent'])
+        # A checkpoint of an earlier version did not count who was helped.
+        self._helped.extend(state.get('recent_helped', [False] * len(self._recent)))
         failures, successes = state['labels']
         self._labels = {False: int(failures), True: int(successes)}
         self._open = {

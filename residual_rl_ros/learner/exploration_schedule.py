@@ -69,7 +69,7 @@ def residual_exploration(
         bound_scale: share of the residual bound that its ramp has reached.
         guard: what it knows of base and residual.
         episodes: finished episodes, warm-up included.
-        failure_rate: of the latest episodes; 0 where none was judged.
+        failure_rate: share of the latest judged episodes that failed and nobody helped in.
     """
     full_bound_cost = 0.0
     if config.full_bound_cost and bound_scale:

@@ -100,7 +100,7 @@ class ActorJudge:
         success = record.outcome(fails)
         # Once online, episodes without residual are the guard's and say nothing of the learner.
         if success is not None and (record.residual or record.warmup):
-            self._episodes.rate(success)
+            self._episodes.rate(success, record.takeover)
         outcome = self._grade(record) if self.watches == RETURN else success
         if outcome is not None and record.acts:
             self.best.rate(outcome, self.guard.base_outcomes, networks, transitions)

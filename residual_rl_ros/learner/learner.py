@@ -399,10 +399,9 @@ class Learner:
         since = max(0, received - self._warmup_transitions)
         grown = grown_share(since, self._bound_ramp_transitions)
         episodes = len(self.episodes.history)
-        success = self.episodes.success_rate
-        failure_rate = 0.0 if success is None else 1.0 - success
+        failures = self.episodes.unhelped_failure_rate
         guard = self.judge.guard
-        return residual_exploration(self.config, since, grown, guard, episodes, failure_rate)
+        return residual_exploration(self.config, since, grown, guard, episodes, failures)
 
     def _publish(self, effective_in: int, next_effective_in: int) -> bytes:
         """Return the next message of the epoch; the counts are transitions from now."""

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -97,14 +98,24 @@ def test_random_episodes_are_a_share_of_the_failures() -> None:
     assert learner.exploration().held_noise_share == 0.0
     learner.phase = Phase.ONLINE
     assert learner.exploration().held_noise_share == 0.0
-    for failures, success in ((0, True), (1, False), (2, False)):
-        outcome = Success.SUCCESS if success else Success.FAILURE
+    shares = []
+    for success in (Success.SUCCESS, Success.FAILURE, Success.FAILURE):
         learner.ingest(
-            make_transition(LAYOUT, truncated=True, success=outcome, source=Source.RESIDUAL)
+            make_transition(LAYOUT, truncated=True, success=success, source=Source.RESIDUAL)
         )
-        exploration = learner.exploration()
-        assert exploration.held_noise_share == pytest.approx(0.5 * failures / (failures + 1))
-        assert exploration.held_noise_decisions == 7
+        shares.append(learner.exploration().held_noise_share)
+    # Where an operator takes over, he shows the way.
+    learner.ingest(make_transition(LAYOUT, episode=9, source=Source.RESIDUAL))
+    learner.ingest(make_transition(LAYOUT, episode=9, truncated=True, source=Source.TAKEOVER))
+    shares.append(learner.exploration().held_noise_share)
+    assert shares == pytest.approx([0.0, 0.25, 1 / 3, 0.25])
+    assert learner.episodes.success_rate == 0.25
+    assert learner.exploration().held_noise_decisions == 7
+    resumed = make_learner(
+        full_bound_cost=0.0, held_exploration_share=0.5, held_exploration_decisions=7
+    )
+    resumed.load_state_dict(json.loads(json.dumps(learner.state_dict())))
+    assert resumed.exploration() == learner.exploration()
     assert decode_weights(learner.current_message())[0].exploration.held_noise_share == 0.0
 
 
