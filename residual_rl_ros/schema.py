@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration as frozen dataclasses: every key described once, with default and range.
 
-Presets, runs, robot descriptions and ROS parameters are checked by this one mechanism. A file is
+Presets, runs, recipes, robots and ROS parameters are checked by this one mechanism. A file is
 checked as a whole: all that is wrong with it is said at once, each with key, value and expectation.
 """
 
@@ -118,23 +118,34 @@ def parameter(
     minimum: float | None = None,
     maximum: float | None = None,
     *,
+    above: float | None = None,
     choices: Sequence[str] = (),
-    **more: Any,
+    filled: bool = False,
+    live: bool = False,
+    ros_name: bool = False,
+    words: Mapping[str, int] = MappingProxyType({}),
 ) -> Any:
     """Return a dataclass field that is a configuration key.
 
     Args:
-        default: its default; `dataclasses.MISSING` requires the key, and `dict` is an empty map.
+        default: its default; `dataclasses.MISSING` requires the key.
         description: see `Key`, also of what follows.
         minimum: smallest allowed number.
         maximum: largest allowed number.
+        above: number that it must exceed.
         choices: allowed strings.
-        more: the rest of `Key`.
+        filled: strings and lists must not be empty.
+        live: a ROS parameter that can change while the node runs.
+        ros_name: it names a topic, a service or an action.
+        words: words of files that stand for numbers.
     """
-    key = Key(description, minimum, maximum, choices=tuple(choices), **more)
-    if default is dict:
-        return field(default_factory=dict, metadata={KEY: key})
+    key = Key(description, minimum, maximum, above, tuple(choices), filled, live, ros_name, words)
     return field(default=default, metadata={KEY: key})
+
+
+def map_parameter(description: str) -> Any:
+    """Return a field that is a map of any content, empty by default."""
+    return field(default_factory=dict, metadata={KEY: Key(description)})
 
 
 def types_of(kind: Any) -> Mapping[str, Any]:

@@ -23,7 +23,8 @@ METRICS = {
     'demonstrations': 'transitions in the demonstration buffer',
     'entropy': 'entropy of the unscaled residual [nat]',
     'gamma': 'discount per decision in use',
-    'guard_base_share': 'share of episodes without residual that the robot is to draw',
+    'guard_base_share': 'share of the episodes that are not random in which the robot is to '
+    'have no residual',
     'guard_statistic': "doubt that the residual is as good as its base: the guard's sum; a trial "
     'begins at 3.35',
     'importance_deviation': 'mean absolute difference to 1 of the probability of actions by the '
@@ -40,7 +41,8 @@ METRICS = {
     'q_base': 'value of the base action, mean over a batch and the critics',
     'q_executed': 'value of the executed action, on the same states',
     'q_policy': "value of the actor's mean, on the same states",
-    'replay_*_share': 'share of the transitions in the replay by source: base, residual, takeover',
+    'replay_*_share': 'share of the transitions in the replay by source: base, residual, '
+    'takeover, random',
     'residual_magnitude': "mean size of the actor's mean, in units of the bound",
     'residual_saturation': "share of the actor's mean beyond 95 % of the bound",
     'rollout_unknown_rows': 'decisions of the rollout that were left out, since their actor is not '

@@ -39,6 +39,8 @@ class QRemixConfig(OffPolicyConfig):
         'set it to 8 (--set proposals=8, --proposals 8), and residual_scale to 2'
     )
 
+    adds_residuals: ClassVar[bool] = False
+
     offline_updates: int = parameter(
         4000, 'updates on the data of the warm-up, and on all data after a change of the add-on', 0
     )

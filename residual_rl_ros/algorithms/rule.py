@@ -42,6 +42,8 @@ class RuleConfig:
     proposals_advice: ClassVar[str] = ''
     """What to set for a rule that chooses among proposals of the base, if there is but one; empty
     for a rule that does not."""
+    adds_residuals: ClassVar[bool] = True
+    """Whether the robot policy adds residuals; else it chooses only among proposals of the base."""
 
     @property
     def tells_cost(self) -> bool:

@@ -21,7 +21,7 @@ OLD_S = 1.0
 
 
 def unusual(robot: RobotConfig) -> Iterator[str]:
-    """Yield what the limits of the actions do not limit, and what is measured too rarely."""
+    """Yield limits that do not limit, and measurements that may be too old or are often stale."""
     action = robot.action
     yield from _short_periods(robot)
     if action.is_discrete:

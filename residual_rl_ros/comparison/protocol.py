@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from residual_rl_ros.config.run import RunConfig, load_run
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.files.digest import file_sha256
-from residual_rl_ros.schema import from_mapping, parameter, read_yaml
+from residual_rl_ros.schema import from_mapping, map_parameter, parameter, read_yaml
 
 Kind = TypeVar('Kind')
 RESIDUAL, RETRAIN = 'residual', 'retrain'
@@ -75,7 +75,7 @@ class Method:
     seeds: str = parameter('0-4', 'learner seeds: 0,1,2 or 0-4', filled=True)
     demonstrations: bool = parameter(False, "whether it has the base's demonstrations")
     operator: bool = parameter(False, 'whether a simulated operator helps')
-    changed: dict[str, Any] = parameter(dict, 'numbers that differ from the preset, by key')
+    changed: dict[str, Any] = map_parameter('numbers that differ from the preset, by key')
     without: tuple[str, ...] = parameter((), 'shared numbers that it has not')
 
     @property
@@ -130,7 +130,7 @@ class Numbers(Judgement):
     scenes_per_seed: int = parameter(
         SCENES_PER_SEED, 'environment seeds from one learner seed to the next', 1
     )
-    shared: dict[str, Any] = parameter(dict, 'numbers that all methods share')
+    shared: dict[str, Any] = map_parameter('numbers that all methods share')
 
     def problems(self) -> Iterator[str]:
         """Yield what does not fit together."""

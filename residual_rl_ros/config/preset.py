@@ -20,7 +20,7 @@ import torch
 from residual_rl_ros.algorithms.rule import RULES, Rule, RuleConfig, find_rule
 from residual_rl_ros.config import find_preset
 from residual_rl_ros.errors import ConfigError, ResourceError
-from residual_rl_ros.residual_policy.exploration import MAX_HELD_DECISIONS
+from residual_rl_ros.residual_policy.exploration import MAX_RANDOM_DECISIONS
 from residual_rl_ros.resources import resource_path
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml, unknown_key
 from residual_rl_ros.transitions.layout import TransitionLayout
@@ -89,15 +89,16 @@ class ExplorationConfig:
     wide_exploration_scale: float = parameter(
         1.0, "largest factor on the actor's noise in these, drawn log-uniformly from 1", 1.0
     )
-    held_exploration_share: float = parameter(
+    random_exploration_share: float = parameter(
         0.0,
         'times the share of the latest 50 judged episodes that failed and nobody helped in, the '
-        'share of episodes in which a random residual of the whole bound acts',
+        'share of episodes in which a random residual acts; after the warm-up and a rollback these '
+        'are few at first',
         0.0,
         1.0,
     )
-    held_exploration_decisions: int = parameter(
-        10, 'in these, decisions after which it is drawn anew', 1, MAX_HELD_DECISIONS
+    random_exploration_decisions: int = parameter(
+        10, 'in these, decisions after which it is drawn anew', 1, MAX_RANDOM_DECISIONS
     )
 
 
@@ -182,13 +183,20 @@ class LearnerConfig(LoopConfig):
                 'a base action: that needs critics that choose (residual_candidates above 0) and a '
                 'price on every decision (reward_offset below 0); or set full_bound_cost to 0'
             )
-        if self.full_bound_cost and self.held_exploration_share:
+        if self.full_bound_cost and self.random_exploration_share:
             yield (
-                f'full_bound_cost is {self.full_bound_cost} and held_exploration_share '
-                f'{self.held_exploration_share}, but a random residual knows no cost: set one to 0'
+                f'full_bound_cost is {self.full_bound_cost} and random_exploration_share is '
+                f'{self.random_exploration_share}, but a random residual knows no cost: set one '
+                'to 0'
             )
+        for key in ('warmup_noise', 'random_exploration_share'):
+            if getattr(self, key) and not self.rule.adds_residuals:
+                yield (
+                    f'{key} is {getattr(self, key)}, but {self.algorithm} chooses only among '
+                    'proposals of the base; set it to 0'
+                )
         ramps = ('bound_ramp_transitions', 'bound_ramp_episodes')
-        shares = ('wide_exploration_share', 'held_exploration_share')
+        shares = ('wide_exploration_share', 'random_exploration_share')
         for key in ('progressive_transitions', *shares, *ramps):
             if self.rule.on_policy and getattr(self, key):
                 yield (

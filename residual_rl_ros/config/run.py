@@ -37,7 +37,7 @@ from residual_rl_ros.resources import find_file
 from residual_rl_ros.rewards.composition import DESCRIPTION as ADD_ON
 from residual_rl_ros.rewards.composition import AddOns, BoundAddOns
 from residual_rl_ros.robot.description import RobotConfig, load_robot
-from residual_rl_ros.schema import from_mapping, parameter, read_yaml
+from residual_rl_ros.schema import from_mapping, map_parameter, parameter, read_yaml
 from residual_rl_ros.transitions.layout import MAX_PROPOSALS, TransitionLayout
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class RunConfig:
     success: str = parameter(AUTO, DESCRIPTION, filled=True)
     operator: str = parameter('', OPERATOR)
     add_on: tuple[dict[str, Any], ...] = parameter((), ADD_ON)
-    overrides: dict[str, Any] = parameter(dict, 'numbers that replace those of the preset, by key')
+    overrides: dict[str, Any] = map_parameter('numbers that replace those of the preset, by key')
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with `success`, `operator` and `add_on`."""

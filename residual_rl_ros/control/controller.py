@@ -348,12 +348,13 @@ class ResidualController:
         base_decision, self._base = self._base, None
         assert base_decision is not None
         self.mailbox.begin_decision()
-        choice, bound_scale = self.residual.decide(base_decision, self._observation, self._step)
+        choice, bound_scale, source = self.residual.decide(
+            base_decision, self._observation, self._step
+        )
         if choice.proposal:
             base_decision = base_decision.with_chosen(choice.proposal)
         base = base_decision.actions
         residual = choice.residual.reshape(base.shape)
-        acts = Source.RANDOM if self.residual.acts_randomly else Source.RESIDUAL
         planned = self.bound.compose(base, residual, bound_scale)
         self._decision = Decision(
             stamp=self._stamp,
@@ -363,7 +364,7 @@ class ResidualController:
             residual=residual,
             planned=planned,
             executed=planned.copy(),
-            source=acts if bound_scale > 0.0 else Source.BASE,
+            source=source,
             distribution=base_decision.distribution,
             add_on_weight=self.customisation.weight,
             bound_scale=bound_scale,

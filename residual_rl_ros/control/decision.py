@@ -24,7 +24,7 @@ class Decision:
     observation: Array
     base: Array
     residual: Array
-    """Actor output; zero while the residual is off."""
+    """What was decided; zero while the residual is off."""
     planned: Array
     """Composed actions."""
     executed: Array

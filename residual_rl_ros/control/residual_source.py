@@ -27,6 +27,7 @@ from residual_rl_ros.residual_policy.robot_policy import (
     all_proposals,
 )
 from residual_rl_ros.transitions.layout import TransitionLayout
+from residual_rl_ros.transitions.transition import Source
 
 
 class ResidualSource:
@@ -64,7 +65,7 @@ class ResidualSource:
         self._episode = 0
         self._exploration = self._switch = np.random.default_rng(seed)
         self._noise_scale: float | None = None
-        self._base_only = self._held_noise = False
+        self._base_only = self._random = False  # Drawn with the noise scale.
         self._planner: tuple[Planner, str, Planner] | None = None
         self.explore = explore
         """Sample the residual instead of using its mean."""
@@ -93,13 +94,14 @@ class ResidualSource:
             episode: its number.
         """
         self._episode, self._noise_scale = episode, None
+        self._base_only = self._random = False
         self._exploration, self._switch = self._rng(Stream.EXPLORATION), self._rng(Stream.SWITCH)
         self.plans.forget()
 
     def decide(
         self, base_decision: BaseDecision, observation: Array, step: int
-    ) -> tuple[Choice, float]:
-        """Return the choice of a decision and its bound scale; 0 is the base alone.
+    ) -> tuple[Choice, float, Source]:
+        """Return the choice of a decision, its bound scale and who made it; 0 is the base alone.
 
         Args:
             base_decision: what the base policy says.
@@ -109,7 +111,9 @@ class ResidualSource:
         self.advantage = None
         choice, bound_scale = self._decide(base_decision, observation, step)
         self.proposals_chosen += choice.proposal > 0
-        return choice, bound_scale
+        if bound_scale <= 0.0:
+            return choice, 0.0, Source.BASE
+        return choice, bound_scale, Source.RANDOM if self._acts_randomly else Source.RESIDUAL
 
     def plan_next(self, observation: Array, planned: Array, step: int) -> None:
         """Outside lockstep, have a robot policy that plans do so for the next decision.
@@ -125,7 +129,7 @@ class ResidualSource:
         if header is None or not isinstance(policy, Planner):
             return
         sample = self._sample(header.exploration)
-        if sample is not None and not self.acts_randomly:
+        if sample is not None and not self._acts_randomly:
             step += self._layout.decision_steps
             self.plans.order(policy, step, observation, planned, self._plan_rng(step), sample)
 
@@ -140,9 +144,9 @@ class ResidualSource:
         return self._planner[2]
 
     @property
-    def acts_randomly(self) -> bool:
-        """Whether a held random residual acts in this episode instead of a robot policy."""
-        return self.explore and self._held_noise
+    def _acts_randomly(self) -> bool:
+        """Whether a random residual acts in this episode instead of the robot policy."""
+        return self.explore and self._random
 
     def _rng(self, stream: Stream, *item: int) -> np.random.Generator:
         return episode_rng(self._seed, self._episode, stream, *item)
@@ -161,9 +165,9 @@ class ResidualSource:
         if self._noise_scale is None:
             self._noise_scale = exploration.noise_scale(self._rng(Stream.NOISE_SCALE))
             self._base_only = exploration.base_only(self._rng(Stream.BASE_ONLY))
-            self._held_noise = exploration.held_noise(self._rng(Stream.HELD_NOISE))
-        # Of the other episodes the guard has its share, so that it compares what it is told.
-        if self._base_only and not self.acts_randomly:
+            self._random = exploration.acts_randomly(self._rng(Stream.RANDOM_EPISODE))
+        # The guard is told nothing of random episodes: its share is one of the others.
+        if self._base_only and not self._acts_randomly:
             return None
         weight = self._customisation.weight
         return exploration.sample(self._noise_scale, self.blend_ratio, weight)
@@ -186,15 +190,15 @@ class ResidualSource:
                 return nothing, 1.0
             sample = replace(sample, bound_scale=1.0)
         exploration = header.exploration
-        if self.acts_randomly:
-            number = step // (self._layout.decision_steps * exploration.held_noise_decisions)
-            held = self._uniform(policy, base, 1.0, self._rng(Stream.HELD_RESIDUAL, number))
-            return Choice(0, held), sample.bound_scale
         rng = self._exploration if self.explore else None
         by_policy = exploration.residual_probability
         if rng is not None and 0.0 < by_policy < 1.0:
             by_policy = float(rng.random() < by_policy)
-        if by_policy > 0.0:
+        if self._acts_randomly:
+            number = step // (self._layout.decision_steps * exploration.random_decisions)
+            held = self._rng(Stream.RANDOM_RESIDUAL, number)
+            choice = Choice(0, self._uniform(policy, base, 1.0, held))
+        elif by_policy > 0.0:
             decided = self._ask(policy, base_decision, observation, step, rng, sample)
             if decided is None:
                 return nothing, 0.0

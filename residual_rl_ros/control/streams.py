@@ -10,7 +10,10 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What random numbers are for; part of their seed, so these values never change."""
+    """What random numbers are for; part of their seed, so these values never change.
+
+    A seed is padded with zeros: `[seed, episode]` alone would be `BASE`, and is nothing's.
+    """
 
     BASE = 0
     """The base policy's noise: the same with and without residual."""
@@ -22,9 +25,11 @@ class Stream(IntEnum):
     SWITCH = 5
     PLAN = 6
     """With the step of its decision."""
-    HELD_NOISE = 7
-    HELD_RESIDUAL = 8
+    RANDOM_EPISODE = 7
+    RANDOM_RESIDUAL = 8
     """With the number of the residual in its episode."""
+    DYNAMICS = 9
+    """Noise of what a dynamics model is trained on."""
 
 
 def episode_rng(seed: int, episode: int, stream: Stream, *item: int) -> np.random.Generator:

@@ -165,8 +165,8 @@ class FusedParts:
             raise ConfigError(
                 'the actor is of a warm-up, in which the base policy acts alone; train for longer'
             )
-        shares = explores.base_only_share or explores.held_noise_share
-        if explores.residual_probability < 1.0 or shares:
+        others = explores.base_only_share + explores.random_share
+        if explores.residual_probability < 1.0 or others > 0.0:
             raise ConfigError(
                 'the actor is a message of a run, in which it does not decide everything; '
                 'take the one of a checkpoint'

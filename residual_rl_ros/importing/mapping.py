@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from residual_rl_ros.errors import ConfigError, PolicyImportError
 from residual_rl_ros.importing.policy import listed
 from residual_rl_ros.numerics import Array
-from residual_rl_ros.schema import from_mapping, parameter, read_yaml
+from residual_rl_ros.schema import from_mapping, map_parameter, parameter, read_yaml
 
 UNITS = {'same': 1.0, 'degrees': math.degrees(1.0)}
 """What a number of the robot is multiplied with to be that of the checkpoint."""
@@ -105,19 +105,19 @@ class PolicyMap:
         0, 'Actions of a chunk that are meant to run; 0 is the number of the checkpoint.', 0
     )
     task: str = parameter('', 'Name of the task; information only.')
-    observation: dict[str, Any] = parameter(
-        dict, 'Numbers of the observation, by their name in the checkpoint.'
+    observation: dict[str, Any] = map_parameter(
+        'Numbers of the observation, by their name in the checkpoint.'
     )
-    action: dict[str, Any] = parameter(
-        dict, 'Numbers of the action, by their name in the checkpoint.'
+    action: dict[str, Any] = map_parameter(
+        'Numbers of the action, by their name in the checkpoint.'
     )
     observation_order: tuple[str, ...] = parameter(
         (),
         'Names on the robot in its order, if that is another; further ones are not for the policy.',
     )
     action_order: tuple[str, ...] = parameter((), 'Names of the actions in the order of the robot.')
-    images: dict[str, Any] = parameter(
-        dict, 'Image channels of the robot, by the camera of the checkpoint.'
+    images: dict[str, Any] = map_parameter(
+        'Image channels of the robot, by the camera of the checkpoint.'
     )
 
     def problems(self) -> list[str]:

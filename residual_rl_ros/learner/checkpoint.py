@@ -48,7 +48,7 @@ MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
 SPACE_MARGIN = 1.2
 """What a file system needs for files, in units of their contents."""
-ADDED_KEYS = {'actor_value'}
+ADDED_KEYS = {'actor_value', 'random_exploration_share', 'random_exploration_decisions'}
 """Keys that earlier versions had not, and of which the default is what these did."""
 REMOVED_KEYS = {'n_step_share': 0.0}
 """Keys that earlier versions had, and the value at which they did nothing."""

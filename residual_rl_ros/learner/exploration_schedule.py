@@ -83,8 +83,8 @@ def residual_exploration(
         wide_noise_share=config.wide_exploration_share,
         wide_noise_scale=config.wide_exploration_scale,
         wide_bound_scale=bound_scale,
-        held_noise_share=config.held_exploration_share * failure_rate,
-        held_noise_decisions=config.held_exploration_decisions,
+        random_share=config.random_exploration_share * failure_rate,
+        random_decisions=config.random_exploration_decisions,
         base_only_share=_base_only_share(guard, config.guard_share, episodes),
     )
 

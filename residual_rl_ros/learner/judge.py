@@ -88,7 +88,8 @@ class ActorJudge:
             transitions: received so far.
 
         Returns:
-            Why to roll back; empty if there is no reason.
+            Why to roll back; empty if there is no reason. A random episode rates nothing: neither
+            actor nor base decided in it.
         """
         if record.random:
             return ''

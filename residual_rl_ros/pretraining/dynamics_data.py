@@ -18,6 +18,7 @@ from residual_rl_ros.bags.bag import Bag
 from residual_rl_ros.bags.transitions.reader import TransitionReader
 from residual_rl_ros.base_policy.distribution import NO_DISTRIBUTION, BaseDistribution
 from residual_rl_ros.config.run import RunConfig, training_seed
+from residual_rl_ros.control.streams import Stream, episode_rng
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.episode import run_episode
 from residual_rl_ros.learner.checkpoint import load_checkpoint
@@ -42,8 +43,6 @@ PIECE = 100
 """Decisions that follow each other are held out together, so many at a time."""
 HELD_OUT = 0.1
 """Share of the pieces that is held out."""
-NOISE_STREAM = 5
-"""With seed and episode, seeds the exploration noise."""
 
 
 def read_sources(paths: Sequence[Path]) -> tuple[ReplayBuffer, TransitionLayout]:
@@ -147,7 +146,7 @@ def collect(
     controller = run.controller(seed, explore=True, scheduled=False)
     layout, transitions = controller.layout, list[Transition]()
     env = host(config, run.robot)
-    controller.mailbox.install(_Noise(layout, noise, np.random.default_rng([seed, NOISE_STREAM])))
+    controller.mailbox.install(_Noise(layout, noise, episode_rng(seed, 0, Stream.DYNAMICS)))
     done = episode = 0
     try:
         while done < steps:

@@ -45,7 +45,10 @@ KINDS: dict[str, type[BcPolicy] | type[DiffusionPolicy]] = {
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """All numbers of a base policy, from `config/base_policies/<task>.yaml`."""
+    """All numbers of a base policy, from `config/base_policies/<task>.yaml`.
+
+    `load_recipe` checks them.
+    """
 
     task: str = parameter(
         MISSING, 'name of the recipe, the model and the fine-tuning configuration', filled=True
@@ -89,7 +92,6 @@ class BaseRecipe:
     learning_rate: float = parameter(
         MISSING,
         'Adam step size at the start; decays to zero along a cosine',
-        maximum=1.0,
         above=0.0,
     )
     operators: tuple[dict[str, Any], ...] = parameter(

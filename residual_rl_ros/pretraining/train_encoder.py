@@ -58,7 +58,6 @@ class EncoderRecipe:
     learning_rate: float = parameter(
         MISSING,
         'Adam step size at the start; decays to zero along a cosine',
-        maximum=1.0,
         above=0.0,
     )
 

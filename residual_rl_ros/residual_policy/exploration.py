@@ -5,14 +5,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from residual_rl_ros.errors import shown
 
-MAX_HELD_DECISIONS = 100_000
-"""Longest that a residual can be held [decisions]."""
+MAX_RANDOM_DECISIONS = 100_000
+"""Longest that a random residual can be held [decisions]."""
+_SHARES = (
+    'residual_probability',
+    'uniform_noise',
+    'bound_scale',
+    'wide_noise_share',
+    'wide_bound_scale',
+    'random_share',
+    'base_only_share',
+)
+
+
+def _check(name: str, value: Any, low: float, high: float) -> None:
+    """Refuse what is no finite float within limits.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not float or not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f'exploration {name} is {shown(value)}, expected {low:g} to {high:g}')
 
 
 @dataclass(frozen=True)
@@ -37,12 +57,12 @@ class Exploration:
     """In these, the largest factor on the actor's noise; drawn log-uniformly from 1 to this."""
     wide_bound_scale: float = 1.0
     """In these, the share of the residual bound in use."""
-    held_noise_share: float = 0.0
-    """Share of episodes in which a uniform residual acts, of the whole bound, and no actor."""
-    held_noise_decisions: int = 1
+    random_share: float = 0.0
+    """Share of episodes in which a uniform residual acts, and no actor."""
+    random_decisions: int = 1
     """In these, decisions over which it is held: noise that is drawn anew in each leads nowhere."""
     base_only_share: float = 0.0
-    """Share of episodes without any residual, for the guard to compare with."""
+    """Of the other episodes, the share without any residual, for the guard to compare with."""
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -50,31 +70,24 @@ class Exploration:
         Raises:
             ValueError: one is violated; weight messages come from outside.
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == 'held_noise_decisions':
-                continue
-            limit = math.inf if field.name in ('wide_noise_scale', 'full_bound_cost') else 1.0
-            if type(value) is not float or not (math.isfinite(value) and 0.0 <= value <= limit):
-                raise ValueError(f'exploration {field.name} is {value!r}, expected 0 to {limit:g}')
-        decisions = self.held_noise_decisions
-        if type(decisions) is not int or not 1 <= decisions <= MAX_HELD_DECISIONS:
+        for name in _SHARES:
+            _check(name, getattr(self, name), 0.0, 1.0)
+        _check('full_bound_cost', self.full_bound_cost, 0.0, math.inf)
+        _check('wide_noise_scale', self.wide_noise_scale, 1.0, math.inf)
+        decisions = self.random_decisions
+        if type(decisions) is not int or not 1 <= decisions <= MAX_RANDOM_DECISIONS:
             raise ValueError(
-                f'exploration held_noise_decisions is {shown(decisions)}, expected a whole number '
-                f'from 1 to {MAX_HELD_DECISIONS}'
-            )
-        if self.wide_noise_scale < 1.0:
-            raise ValueError(
-                f'exploration wide_noise_scale is {self.wide_noise_scale}, expected >= 1'
+                f'exploration random_decisions is {shown(decisions)}, expected a whole number from '
+                f'1 to {MAX_RANDOM_DECISIONS}'
             )
 
     def base_only(self, rng: np.random.Generator) -> bool:
         """Draw whether an episode runs without residual."""
         return bool(rng.random() < self.base_only_share)
 
-    def held_noise(self, rng: np.random.Generator) -> bool:
-        """Draw whether a held uniform residual acts in an episode."""
-        return bool(rng.random() < self.held_noise_share)
+    def acts_randomly(self, rng: np.random.Generator) -> bool:
+        """Draw whether a uniform residual acts in an episode."""
+        return bool(rng.random() < self.random_share)
 
     def noise_scale(self, rng: np.random.Generator) -> float:
         """Draw an episode's factor on the actor's noise."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from residual_rl_ros.schema import parameter, written_otherwise
+from residual_rl_ros.schema import map_parameter, parameter, written_otherwise
 
 CPU = 'CPUExecutionProvider'
 OPTIMISATIONS = ('disable', 'basic', 'extended', 'all')
@@ -28,8 +28,8 @@ class InferenceConfig:
     optimisation: str = parameter(
         'all', 'how much ONNX Runtime may change the graph', choices=OPTIMISATIONS
     )
-    constants: dict[str, Any] = parameter(
-        dict, 'numbers of each constant input of the policy, by its name'
+    constants: dict[str, Any] = map_parameter(
+        'numbers of each constant input of the policy, by its name'
     )
 
     def problems(self) -> Iterator[str]:

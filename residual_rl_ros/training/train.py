@@ -192,7 +192,7 @@ class _Training:
             def on_episode(episode: Episode) -> None:
                 nonlocal saved
                 history = run.learner.episodes.history
-                if not (history and history[-1].takeover):
+                if not (history and (history[-1].takeover or history[-1].random)):
                     self._recent_episodes.append(episode)
                 self._measure()
                 if interruption.wanted or run.steps - saved >= options.checkpoint_steps:

@@ -404,7 +404,7 @@ def test_a_rollout_of_few_rows_makes_few_batches_and_no_nan() -> None:
         ('residual_ppo', {'bound_ramp_transitions': 10}, 'bound_ramp_transitions is 10, but'),
         ('residual_ppo', {'progressive_transitions': 10}, 'progressive_transitions is 10, but'),
         ('soft_ppo', {'wide_exploration_share': 0.5}, 'wide_exploration_share is 0.5, but'),
-        ('soft_ppo', {'held_exploration_share': 0.5}, 'held_exploration_share is 0.5, but'),
+        ('soft_ppo', {'random_exploration_share': 0.5}, 'random_exploration_share is 0.5, but'),
         ('kl_ppo', {'batch_size': 4096}, 'batch_size is 4096, expected at most rollout_length'),
         ('kl_ppo', {'temperature': -1.0}, 'temperature is -1.0'),
     ],

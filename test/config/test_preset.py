@@ -136,9 +136,10 @@ def test_a_rule_of_an_earlier_version_says_its_new_name(old: str, new: str) -> N
         ('best_of_n', {'choosing_heads': 3}, 'expected at most critic_heads, which is 2'),
         ('best_of_n', {'algorithm': 'ppo'}, "algorithm is 'ppo', expected one of cal_ql, "),
         ('best_of_n', {'wide_exploration_scale': 0.5}, '>= 1'),
-        ('best_of_n', {'held_exploration_share': 0.5}, 'a random residual knows no cost'),
-        ('self_scaling', {'held_exploration_decisions': 0}, '>= 1'),
+        ('best_of_n', {'random_exploration_share': 0.5}, 'a random residual knows no cost'),
+        ('self_scaling', {'random_exploration_decisions': 0}, '>= 1'),
         ('self_scaling', {'utd': 1e6}, '<= 1000'),
+        ('q_remix', {'random_exploration_share': 0.5}, 'chooses only among proposals'),
     ],
 )
 def test_what_does_not_fit_together_is_refused_with_the_reason(

@@ -138,7 +138,7 @@ def test_a_warm_up_with_noise_chooses_any_action_in_that_share_of_the_steps() ->
 
 def test_an_episode_of_held_random_residuals_keeps_to_an_action() -> None:
     control = controller(explore=True)
-    give(control, Always(RIGHT), held_noise_share=1.0, held_noise_decisions=5)
+    give(control, Always(RIGHT), random_share=1.0, random_decisions=5)
     sent = np.array(steps(control, 300)).reshape(60, 5, 3)
     np.testing.assert_array_equal(sent, np.broadcast_to(sent[:, :1], sent.shape))
     assert sent[:, 0].mean(axis=0) == pytest.approx([1 / 3] * 3, abs=0.2)

@@ -319,7 +319,7 @@ def test_what_has_no_graph_is_refused_by_name(tmp_path: Path, base: Path) -> Non
     with pytest.raises(ConfigError, match='message of a run'):
         Fused(base, gaussian(), exploration=Exploration(base_only_share=0.1))
     with pytest.raises(ConfigError, match='message of a run'):
-        Fused(base, gaussian(), exploration=Exploration(held_noise_share=0.1))
+        Fused(base, gaussian(), exploration=Exploration(random_share=0.1))
 
     class Other:
         kind, architecture, tensors = 'q_remix', gaussian().architecture, gaussian().tensors

@@ -420,7 +420,9 @@ def test_a_checkpoint_from_before_a_key_was_added_or_removed_loads(tmp_path: Pat
     save_checkpoint(tmp_path / 'latest', learner)
     path = tmp_path / 'latest' / STATE
     state = json.loads(path.read_text(encoding='utf-8'))
-    del state['config']['actor_value']
+    for key in ('actor_value', 'random_exploration_share', 'random_exploration_decisions'):
+        del state['config'][key]
+    del state['state']['recent_helped']
     for value, refused in ((0.0, ''), (0.5, 'n_step_share was removed')):
         state['config']['n_step_share'] = value
         path.write_text(json.dumps(state), encoding='utf-8')

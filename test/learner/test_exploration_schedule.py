@@ -93,30 +93,30 @@ def test_where_outcomes_are_not_labelled_the_base_does_not_run_half_of_the_episo
 
 def test_random_episodes_are_a_share_of_the_failures() -> None:
     learner = make_learner(
-        full_bound_cost=0.0, held_exploration_share=0.5, held_exploration_decisions=7
+        full_bound_cost=0.0, random_exploration_share=0.5, random_exploration_decisions=7
     )
-    assert learner.exploration().held_noise_share == 0.0
+    assert learner.exploration().random_share == 0.0
     learner.phase = Phase.ONLINE
-    assert learner.exploration().held_noise_share == 0.0
+    assert learner.exploration().random_share == 0.0
     shares = []
     for success in (Success.SUCCESS, Success.FAILURE, Success.FAILURE):
         learner.ingest(
             make_transition(LAYOUT, truncated=True, success=success, source=Source.RESIDUAL)
         )
-        shares.append(learner.exploration().held_noise_share)
+        shares.append(learner.exploration().random_share)
     # Where an operator takes over, he shows the way.
     learner.ingest(make_transition(LAYOUT, episode=9, source=Source.RESIDUAL))
     learner.ingest(make_transition(LAYOUT, episode=9, truncated=True, source=Source.TAKEOVER))
-    shares.append(learner.exploration().held_noise_share)
+    shares.append(learner.exploration().random_share)
     assert shares == pytest.approx([0.0, 0.25, 1 / 3, 0.25])
     assert learner.episodes.success_rate == 0.25
-    assert learner.exploration().held_noise_decisions == 7
+    assert learner.exploration().random_decisions == 7
     resumed = make_learner(
-        full_bound_cost=0.0, held_exploration_share=0.5, held_exploration_decisions=7
+        full_bound_cost=0.0, random_exploration_share=0.5, random_exploration_decisions=7
     )
     resumed.load_state_dict(json.loads(json.dumps(learner.state_dict())))
     assert resumed.exploration() == learner.exploration()
-    assert decode_weights(learner.current_message())[0].exploration.held_noise_share == 0.0
+    assert decode_weights(learner.current_message())[0].exploration.random_share == 0.0
 
 
 def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:

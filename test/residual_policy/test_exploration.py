@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from actor_builders import make_actor
@@ -137,7 +139,7 @@ def test_wide_episodes_explore_more_and_leave_the_others_as_they_are() -> None:
 
 def test_in_some_episodes_a_random_residual_is_held_and_no_actor_acts() -> None:
     exploration = Exploration(
-        bound_scale=0.5, held_noise_share=0.3, held_noise_decisions=3, base_only_share=0.2
+        bound_scale=0.5, random_share=0.3, random_decisions=3, base_only_share=0.2
     )
     transitions = play(build(exploration, gain=0.0), episodes=300, decisions=7)
     by_episode: dict[int, list[Transition]] = {}
@@ -163,8 +165,20 @@ def test_in_some_episodes_a_random_residual_is_held_and_no_actor_acts() -> None:
     )
 
 
+@pytest.mark.parametrize('drawn', [np.full(2 * K, np.nan), np.full(2 * K, 2.0), np.zeros(3)])
+def test_a_random_residual_that_is_none_is_left_out_and_counted(drawn: np.ndarray) -> None:
+    controller = build(Exploration(random_share=1.0))
+    controller.mailbox.begin_decision()
+    actor: Any = controller.mailbox.actor
+    actor.uniform = lambda half_width, rng: drawn
+    transitions = play(controller, episodes=2)
+    assert {transition.source for transition in transitions} == {Source.BASE}
+    assert not offsets(transitions).any()
+    assert controller.residual.not_finite >= len(transitions)
+
+
 def test_held_residuals_are_of_training_alone() -> None:
-    exploration = Exploration(held_noise_share=1.0, held_noise_decisions=3)
+    exploration = Exploration(random_share=1.0, random_decisions=3)
     transitions = play(build(exploration, explore=False), episodes=5)
     assert {transition.source for transition in transitions} == {Source.RESIDUAL}
 
@@ -172,10 +186,10 @@ def test_held_residuals_are_of_training_alone() -> None:
 @pytest.mark.parametrize(
     'values',
     [
-        {'held_noise_share': 1.5},
-        {'held_noise_decisions': 0},
-        {'held_noise_decisions': 10**400},
-        {'held_noise_decisions': 2.0},
+        {'random_share': 1.5},
+        {'random_decisions': 0},
+        {'random_decisions': 10**400},
+        {'random_decisions': 2.0},
         {'residual_probability': 1.5},
         {'bound_scale': -0.1},
         {'full_bound_cost': -0.1},

@@ -88,7 +88,10 @@ class PolicyParameters(NodeParameters):
     )
     seed: int = parameter(0, "seeds the base policy's and the exploration noise", minimum=0)
     explore: bool = parameter(
-        True, 'sample the residual (training) instead of using its mean (deployment)', live=True
+        True,
+        'explore (training): sample the residual, run random episodes; otherwise its mean acts '
+        '(deployment)',
+        live=True,
     )
     lockstep: bool = parameter(
         False, 'advance with the stamps of a waiting simulator instead of with time'
