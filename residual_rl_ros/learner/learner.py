@@ -248,6 +248,11 @@ class Learner:
             self._log.inform(f'from {self.transitions} decisions of the base follow: {derived}')
         if self.judge.watches == RETURN:
             self._log.inform('no episode was labelled: the guard watches returns')
+        if share := self.config.random_exploration_share:
+            self._log.inform(
+                'while episodes fail without help, a random residual acts in some '
+                f'(random_exploration_share {share:g}; 0: in none)'
+            )
         waits = self.config.policy_warmup_transitions > 0
         self.phase = Phase.POLICY_WARMUP if waits else Phase.ONLINE
 

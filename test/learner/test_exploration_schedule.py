@@ -14,7 +14,7 @@ from transition_builders import make_layout, make_transition, random_transitions
 
 from residual_rl_ros.learner.exploration_schedule import FULL_DOUBT, UNKNOWN_BASE_EPISODES
 from residual_rl_ros.learner.guard import MIN_BASE_EPISODES
-from residual_rl_ros.learner.learner import Learner, Phase
+from residual_rl_ros.learner.learner import Learner, Log, Phase
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.transitions.transition import Source, Success
 
@@ -117,6 +117,17 @@ def test_random_episodes_are_a_share_of_the_failures() -> None:
     resumed.load_state_dict(json.loads(json.dumps(learner.state_dict())))
     assert resumed.exploration() == learner.exploration()
     assert decode_weights(learner.current_message())[0].exploration.random_share == 0.0
+
+
+@pytest.mark.parametrize('share', [0.5, 0.0])
+def test_a_user_is_told_of_random_episodes_when_the_warm_up_ends(share: float) -> None:
+    said: list[str] = []
+    config = small_config(full_bound_cost=0.0, random_exploration_share=share)
+    learner = Learner(config, LAYOUT, seed=0, log=Log(inform=said.append))
+    for transition in STREAM[:WARMUP]:
+        learner.ingest(transition)
+    told = [text for text in said if 'a random residual acts in some' in text]
+    assert len(told) == (share > 0.0)
 
 
 def test_careful_episodes_shrink_with_the_evidence_and_come_back() -> None:
