@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make demo   fine-tune a shipped base policy through three ROS 2 processes (about 12 minutes)
-# make test   the whole gate, of the optional parts too: every test but the two long runs
+# make test   the whole gate, of the optional parts too: every test but the long runs
 # make test-fast   the loop while you work: without ROS processes, in a minute or two
 # make test-slow   the long runs, by which a rebuild changes no number
 # make lint   ruff, mypy, import-linter, codespell, mdformat

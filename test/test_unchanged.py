@@ -14,11 +14,10 @@ import unchanged
 FIGURES: dict[str, Any] = json.loads(unchanged.FIGURES.read_text(encoding='utf-8'))
 
 
-LONG = ('best_of_n', 'resfit')
-"""Runs of minutes, in `make test-slow`."""
-
-
-SHORT = tuple(name for name in unchanged.RUNS if name not in LONG)
+SHORT = ('short_best_of_n', 'short_resfit', 'short_wsrl')
+"""Runs of seconds, one of each update rule."""
+LONG = tuple(name for name in unchanged.RUNS if name not in SHORT)
+"""The rest, in `make test-slow`."""
 
 
 @pytest.fixture(scope='module')
