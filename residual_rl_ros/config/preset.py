@@ -110,8 +110,8 @@ class GuardNumbers:
 
     guard_share: float = parameter(
         0.1,
-        'share of episodes without residual, to compare with; 0 turns the guard off; a half until '
-        'it knows the base, nine tenths while it doubts the residual',
+        'of the episodes that are not random, the share without residual, to compare with; 0 turns '
+        'the guard off; a half until it knows the base, nine tenths while it doubts the residual',
         0.0,
         1.0,
     )
