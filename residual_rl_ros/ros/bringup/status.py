@@ -52,8 +52,8 @@ SHOWN = {
     ),
 }
 """Diagnostics that are shown while the robot moves."""
-TOLD = {
-    'policy_node': (
+EVENTS = frozenset(
+    {
         'active',
         'stops',
         'waits_to_start',
@@ -63,11 +63,13 @@ TOLD = {
         'residual_on',
         'residual_switch',
         'epoch',
-    ),
-    'takeover_node': ('takeover_state',),
-    'learner_node': ('phase', 'paused', 'rollbacks'),
-}
-"""Diagnostics of which each change is told where there is no terminal."""
+        'takeover_state',
+        'phase',
+        'paused',
+        'rollbacks',
+    }
+)
+"""Of these, the ones of which each change is told where there is no terminal."""
 
 
 class Events:
@@ -97,7 +99,7 @@ class Events:
             status, stale = self._monitor.status(node), self._monitor.is_stale(node)
             if status is None:
                 continue
-            keys = TOLD.get(node.rsplit('/', 1)[-1], ())
+            keys = [key for key in _shown(node) if key in EVENTS]
             texts = (status.message, *(status.values.get(key, '') for key in keys))
             said = stale, status.level, *map(_lasting, texts)
             if due or said != before:
@@ -131,14 +133,20 @@ def status_table(
     return table
 
 
+def _shown(node: str) -> tuple[str, ...]:
+    """Return the diagnostics that are shown of a node, by its name with namespace."""
+    return SHOWN.get(node.rsplit('/', 1)[-1], ())
+
+
 def describe(monitor: Monitor, node: str) -> str:
     """Return what a node has said last, and how long ago, if that is no more to be believed."""
     status, age = monitor.status(node), monitor.age(node)
     if status is None:
         return 'nothing heard yet'
-    shown = SHOWN.get(node.rsplit('/', 1)[-1], ())
     state = ', '.join(
-        f'{key} {readable(key, status.values[key])}' for key in shown if status.values.get(key)
+        f'{key} {readable(key, status.values[key])}'
+        for key in _shown(node)
+        if status.values.get(key)
     )
     if status.level != OK:
         state = f'{status.message} ({state})'
