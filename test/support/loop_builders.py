@@ -83,9 +83,10 @@ def real_time(policy: LinearPolicy, **changes: Any) -> tuple[RealTimeLoop, Recor
     return loop, callbacks
 
 
-def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0) -> bytes:
+def weights(loop: PolicyLoop, sequence: int, gain: float = 5.0, random_share: float = 0.0) -> bytes:
     actor = make_actor(loop.controller.layout, seed=sequence, gain=gain)
-    return encode_weights(actor.to_numpy(), WeightsHeader(1, sequence, Exploration()))
+    exploration = Exploration(random_share=random_share)
+    return encode_weights(actor.to_numpy(), WeightsHeader(1, sequence, exploration))
 
 
 def feed(loop: PolicyLoop, stamp: float, a: float = 0.1) -> None:

@@ -116,6 +116,23 @@ def test_the_actions_add_up_and_have_their_names(loop: Any) -> None:
     assert 'advantage' not in values
 
 
+def test_a_random_residual_is_told_from_that_of_an_actor(loop: Any) -> None:
+    control, callbacks = loop
+    control.receive_weights(weights(control, 1, random_share=1.0))
+    control.take_weights(wait=True)
+    viewer = Viewer()
+    shown = watch(control, callbacks, viewer)
+    drive(control, 0.0, 4)
+    shown.publish()
+    values = viewer.decision()
+    assert (values['source'], values['sequence']) == ('random', '1')
+    residual = viewer.action('residual_action')
+    bound = control.controller.bound.values
+    share = np.abs(residual / bound).max()
+    assert share > 0.0
+    assert float(values['bound_share']) == pytest.approx(share, abs=1e-4)
+
+
 def test_the_way_home_is_not_taken_for_a_late_base_policy(loop: Any) -> None:
     control, _ = loop
     viewer = Viewer()

@@ -20,7 +20,7 @@ from residual_rl_ros.config.run import RunConfig, load_run, training_seed
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.learner.checkpoint import ALGORITHM, STATE, load_checkpoint
 from residual_rl_ros.learner.learner import Learner
-from residual_rl_ros.ros.bringup.demo import quick
+from residual_rl_ros.ros.bringup.demo import QUICK, quick
 from residual_rl_ros.ros.bringup.monitor import Monitor
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
 from residual_rl_ros.ros.bringup.processes import Bringup, ros_environment
@@ -36,6 +36,16 @@ RUN_LIMIT_S = 90.0
 SOON = {'warmup_transitions': 40, 'publish_interval': 10}
 """A run of few steps has updates and publications, too."""
 SOONER = {'warmup_transitions': 20, 'publish_interval': 5}
+
+
+FAILING = {
+    'warmup_transitions': 20,
+    'warmup_episodes': 1,
+    'anchor_updates': 20,
+    'publish_interval': 3,
+    'random_exploration_share': 1.0,
+}
+"""A base policy that failed is followed by a random episode within a hundred decisions."""
 
 
 def small_config(task: str = 'peg_insert', **overrides: object) -> RunConfig:
@@ -59,7 +69,13 @@ def topology(config: RunConfig, output: Path, **policy: object) -> list[NodeSpec
 @pytest.mark.parametrize(
     'config',
     [
-        replace(quick(load_run('peg_insert')), control_steps=400),  # Networks as users have them.
+        # Networks as users have them.
+        replace(
+            quick(load_run('peg_insert')),
+            preset='self_scaling',
+            overrides={**QUICK, **FAILING},
+            control_steps=400,
+        ),
         replace(small_config('push_to_goal_camera', **SOON), control_steps=240),
         replace(small_config('pick_place_camera', **SOONER), control_steps=120),
     ],
@@ -76,6 +92,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     over_dds = load_checkpoint(tmp_path / 'checkpoints' / 'latest')
 
     torch.set_num_threads(1)
+    may_be_random = config.preset == 'self_scaling'
     resolved = config.resolve()
     policy, robot = resolved.policy, resolved.robot
     controller = config.controller_config(SEED, explore=True, scheduled=True).build(
@@ -86,6 +103,7 @@ def test_a_run_over_dds_learns_bit_for_bit_what_a_run_in_one_process_learns(
     InProcessRun(environment, controller, alone, training_seed(SEED)).run(config.control_steps)
     assert over_dds.updates.online == alone.updates.online > 0
     assert over_dds.episodes.history == alone.episodes.history
+    assert any(episode.random for episode in alone.episodes.history) == may_be_random
     stored = load_file(tmp_path / 'checkpoints' / 'latest' / ALGORITHM)
     for name, value in alone.rule.state_dict().items():
         assert torch.equal(stored[name], value), name
