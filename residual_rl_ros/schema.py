@@ -12,7 +12,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -148,14 +148,9 @@ def map_parameter(description: str) -> Any:
     return field(default_factory=dict, metadata={KEY: Key(description)})
 
 
+@functools.cache  # Evaluating annotations takes milliseconds.
 def types_of(kind: Any) -> Mapping[str, Any]:
     """Return the type of every field of a dataclass."""
-    return _types_of(kind)
-
-
-@functools.cache
-def _types_of(kind: Any) -> Mapping[str, Any]:
-    """Evaluate annotations, which takes milliseconds, once."""
     return MappingProxyType(get_type_hints(kind))
 
 
@@ -230,9 +225,7 @@ def _scalar(wanted: Any, value: Any) -> Any:
     return value
 
 
-def from_mapping(
-    kind: type[Kind], values: Any, source: str, removed: Mapping[str, str] | None = None
-) -> Kind:
+def from_mapping(kind: type[Kind], values: Any, source: str) -> Kind:
     """Return a dataclass of `parameter` fields made of a map, such as a YAML file holds.
 
     Args:
@@ -241,13 +234,12 @@ def from_mapping(
             together, a sentence each that names the key.
         values: the map; keys that it lacks take their defaults.
         source: file or object, for the errors.
-        removed: keys of earlier versions, and what became of them.
 
     Raises:
-        ConfigError: names every unknown, removed, missing or wrong key.
+        ConfigError: names every unknown, missing or wrong key.
     """
     problems: list[str] = []
-    made = _build(kind, values, '', problems, removed or {})
+    made = _build(kind, values, '', problems)
     if problems:
         raise ConfigError(source, problems)
     assert made is not None
@@ -270,9 +262,7 @@ def read_section(kind: type[Kind], values: Any, path: str, problems: list[str]) 
         return None
 
 
-def _build(
-    kind: type[Kind], values: Any, prefix: str, problems: list[str], removed: Mapping[str, str]
-) -> Kind | None:
+def _build(kind: type[Kind], values: Any, prefix: str, problems: list[str]) -> Kind | None:
     """Return the dataclass, or None with the reasons added to `problems`."""
     if not isinstance(values, Mapping):
         problems.append(f'{prefix.rstrip(".") or "the content"} is {values!r}, expected a map')
@@ -281,7 +271,7 @@ def _build(
     before = len(problems)
     for key in values:
         if key not in known:
-            problems.append(f'{prefix}{unknown_key(key, known, removed)}')
+            problems.append(f'{prefix}{unknown_key(key, known)}')
     made: dict[str, Any] = {}
     for name, item in known.items():
         wanted = types_of(kind)[name]
@@ -292,12 +282,12 @@ def _build(
             continue
         value = values[name]
         if is_dataclass(wanted):
-            nested = _build(wanted, value, f'{prefix}{name}.', problems, removed)  # type: ignore[arg-type]
+            nested = _build(wanted, value, f'{prefix}{name}.', problems)  # type: ignore[arg-type]
             if nested is not None:
                 made[name] = nested
             continue
         if section_of(wanted) is not None:
-            made[name] = _build_list(item, wanted, value, f'{prefix}{name}', problems, removed)
+            made[name] = _build_list(item, wanted, value, f'{prefix}{name}', problems)
             continue
         try:
             made[name] = checked(item, wanted, value)
@@ -313,12 +303,7 @@ def _build(
 
 
 def _build_list(
-    item: Field[Any],
-    wanted: Any,
-    values: Any,
-    path: str,
-    problems: list[str],
-    removed: Mapping[str, str],
+    item: Field[Any], wanted: Any, values: Any, path: str, problems: list[str]
 ) -> tuple[Any, ...]:
     """Return the dataclasses of a list of maps; `problems` gets the reasons why one cannot be."""
     key, is_list = Key.of(item), isinstance(values, (list, tuple))
@@ -327,19 +312,20 @@ def _build_list(
         return ()
     section = section_of(wanted)
     places = enumerate(values)
-    return tuple(_build(section, each, f'{path}[{at}].', problems, removed) for at, each in places)
+    return tuple(_build(section, each, f'{path}[{at}].', problems) for at, each in places)
 
 
-def unknown_key(key: Any, known: Mapping[str, Any], removed: Mapping[str, str]) -> str:
+def unknown_key(key: Any, known: Mapping[str, Any]) -> str:
     """Return what is wrong with a key that does not exist, and the remedy."""
-    if key in removed:
-        return f'{key} was removed: {removed[key]}'
-    near = difflib.get_close_matches(str(key), known, 1)
-    if near:
-        return f'{key} is unknown; did you mean {near[0]}?'
     few = len(known) <= MAX_LISTED_KEYS
-    hint = f'known are {", ".join(sorted(known))}' if few else 'the reference lists all keys'
-    return f'{key} is unknown; {hint}'
+    listed = f'known are {", ".join(sorted(known))}' if few else 'the reference lists all keys'
+    return f'{key} is unknown; {did_you_mean(str(key), known) or listed}'
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question for the end of an error, empty if no known name is like this one."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f'did you mean {near[0]}?' if near else ''
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -44,7 +44,7 @@ class Example:
 
 def problems(**values: Any) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
-        from_mapping(Example, {'name': 'x', **values}, 'file', {'old': 'use count'})
+        from_mapping(Example, {'name': 'x', **values}, 'file')
     return caught.value.problems
 
 
@@ -92,7 +92,6 @@ def test_what_a_map_lacks_is_a_default_and_whole_numbers_pass_as_floats() -> Non
             for text, written in (('1e9', '1.0e+9'), ('-1.5E3', '-1.5e+3'), ('.5e3', '.5e+3'))
         ),
         ('inner', {'rat': 1.0}, 'inner.rat is unknown; did you mean rate?'),
-        ('old', 3, 'old was removed: use count'),
         (
             *('zzz', 3),
             'zzz is unknown; known are count, extra, flag, inner, inners, kind, kinds, maps, name, '

@@ -178,8 +178,11 @@ class OnPolicyCustomisation(TrainingState, ABC):
             self.memory.phase[ORDER] = torch.from_numpy(np.array(order))
             self.memory.phase[DONE] = torch.zeros((), dtype=torch.int64)
         phase = self.memory.phase
-        # A rollout of few rows, since others acted too, has fewer batches.
-        batches = min(self._batches, -(-phase[ORDER].shape[1] // self.config.batch_size))
+        # A rollout of few rows, since others acted too, has fewer batches; one of two phases that
+        # were owed has those of both.
+        rows = phase[ORDER].shape[1]
+        phases = max(1, rows // self.config.rollout_length)
+        batches = min(phases * self._batches, math.ceil(rows / self.config.batch_size))
         epoch, part = divmod(int(phase[DONE]), batches)
         drawn = phase[ORDER][epoch].tensor_split(batches)[part]
         phase[DONE] += 1

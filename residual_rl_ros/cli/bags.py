@@ -55,7 +55,6 @@ def info(
     figure: Annotated[
         MaybePath, typer.Option(help='Draw episodes, gaps and ranges into this PNG file.')
     ] = None,
-    picture: Annotated[MaybePath, typer.Option(hidden=True, help='Old name of --figure.')] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what bags hold and what is wrong with them: episodes, gaps, ranges and topics.
@@ -65,7 +64,6 @@ def info(
     from residual_rl_ros.bags.transitions.report import tables
     from residual_rl_ros.bags.transitions.summary import summarise
 
-    figure = figure or picture
     if figure is not None and len(bags) > 1:
         raise ResidualRLError(f'--figure draws one bag, {len(bags)} are given; give one')
     opened, stray = open_bags(bags)

@@ -30,7 +30,7 @@ from residual_rl_ros.errors import FormatError, ResidualRLError
 from residual_rl_ros.evaluation.progress import Report, progress, say
 from residual_rl_ros.files.json_text import read_run_json
 from residual_rl_ros.tasks.checked import foreign
-from residual_rl_ros.training.identity import run_identity, stored_identity
+from residual_rl_ros.training.identity import NOT_SAID, differing, run_identity
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.retrain import retrain_identity, run_retraining
 from residual_rl_ros.training.run_folder import SUMMARY
@@ -101,18 +101,16 @@ def _check_same(folder: Path, wanted: Mapping[str, Any]) -> None:
     """
     path = folder / SUMMARY
     try:
-        found = stored_identity(read_run_json(path).get('run', {}))
+        found = dict(read_run_json(path).get('run', {}))
     except (FormatError, AttributeError, TypeError, ValueError) as error:
         raise ResidualRLError(f'cannot read {str(path)!r}: {error}') from error
-    wanted = stored_identity(wanted)
     # A change of the protocol can change every number: it is named first.
-    for key in sorted(wanted, key=lambda key: key != 'protocol'):
-        if key not in found or found[key] != wanted[key]:
-            raise ResidualRLError(
-                f'{str(path)!r} is of another run: {key} is {found.get(key, "not recorded")} '
-                f'there and {wanted[key]} in this grid; choose another --out, or remove '
-                f'{str(folder)!r}'
-            )
+    for key in sorted(differing(found, wanted), key=lambda key: key != 'protocol'):
+        raise ResidualRLError(
+            f'{str(path)!r} is of another run: {key} is {found.get(key, NOT_SAID)} there and '
+            f'{wanted.get(key, NOT_SAID)} in this grid; choose another --out, or remove '
+            f'{str(folder)!r}'
+        )
 
 
 def check_grid(cells: Sequence[Cell]) -> None:

@@ -34,7 +34,7 @@ REMOVED = {
 }
 """Keys of earlier versions, and what became of them."""
 RENAMED_RULES = {'resfit': 'td3', 'wsrl': 'cal_ql'}
-"""Update rules of earlier versions; presets still have these names."""
+"""Presets with names of their own that people write where an update rule is asked for."""
 
 
 @dataclass(frozen=True)
@@ -310,14 +310,21 @@ def _flatten(
                 if home.get(key, name) != name:
                     problems.append(f'{name}.{key} is in the wrong section, move it to {home[key]}')
                 elif key not in home:
-                    problems.append(f'{name}.{unknown_key(key, home, REMOVED)}')
+                    problems.append(f'{name}.{_unknown(key, home)}')
                 else:
                     flat[key] = item
         elif name in home:
             flat[name] = value
         elif name != 'algorithm':
-            problems.append(unknown_key(name, {**home, **places}, REMOVED))
+            problems.append(_unknown(name, {**home, **places}))
     return flat
+
+
+def _unknown(key: Any, known: Mapping[str, Any]) -> str:
+    """Return what is wrong with a key that does not exist, or what became of it."""
+    if key in REMOVED:
+        return f'{key} was removed: {REMOVED[key]}'
+    return unknown_key(key, known)
 
 
 def preset_names() -> list[str]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 CUSTOMISATION = ('proposals', 'customisable', 'prior_width')
 """Keys of a run that say what its transitions tell beside the action."""
-ENSEMBLING = ('temporal_ensemble', 'ensemble_steps')
-"""Keys of a run that say how its chunks are averaged."""
 OWN_CHANGES = ('residual_scale', 'decision_steps', 'operator', *CUSTOMISATION)
 """Keys of a run that `RunConfig.changed` takes beside those of its preset."""
 
@@ -118,18 +116,8 @@ class RunConfig:
 
     @property
     def customisation(self) -> dict[str, Any]:
-        """Those of the keys `CUSTOMISATION` that differ from their defaults, with their values."""
-        return self._changed_keys(CUSTOMISATION)
-
-    @property
-    def ensembling(self) -> dict[str, Any]:
-        """Those of the keys `ENSEMBLING` that differ from their defaults, with their values."""
-        return self._changed_keys(ENSEMBLING)
-
-    def _changed_keys(self, keys: Sequence[str]) -> dict[str, Any]:
-        own = [item for item in fields(self) if item.name in keys]
-        values = {item.name: getattr(self, item.name) for item in own}
-        return {item.name: values[item.name] for item in own if values[item.name] != item.default}
+        """The keys `CUSTOMISATION` and their values."""
+        return {name: getattr(self, name) for name in CUSTOMISATION}
 
     def changed(self, changes: Mapping[str, Any]) -> RunConfig:
         """Return it with changed numbers: of the preset, or how the residual acts.

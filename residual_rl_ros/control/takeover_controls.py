@@ -8,7 +8,6 @@ a key of a keyboard. Whoever reads them hands their values over; this module kno
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.schema import from_mapping, parameter, read_yaml
+from residual_rl_ros.schema import did_you_mean, from_mapping, parameter, read_yaml
 
 INPUTS = JOY, TWIST, KEYBOARD = ('joy', 'twist', 'keyboard')
 """What an operator has in his hands."""
@@ -208,8 +207,8 @@ class TakeoverConfig:
             )
         for place, axis in enumerate(self.keys.axes):
             if axis.action not in action.names:
-                near = difflib.get_close_matches(axis.action, action.names, 1)
-                hint = f'did you mean {near[0]}?' if near else f'known: {", ".join(action.names)}'
+                known = f'known: {", ".join(action.names)}'
+                hint = did_you_mean(axis.action, action.names) or known
                 yield f'axes[{place}].action {axis.action!r} is unknown; {hint}'
                 continue
             index = action.names.index(axis.action)

@@ -28,7 +28,8 @@ def hierarchical_means(
     instead of n - 1. Of few seeds they are far too narrow: where 95 % are promised, 84 % of the
     intervals of 3 seeds held the truth, 92 % of those of 5 or 10. So each resample is moved away
     from the mean of all by sqrt(n / (n - 1)) and by what the quantile of Student's t is above the
-    normal one's. That can leave the range of the outcomes.
+    normal one's. That can leave the range of the outcomes. The noise of the scenes, which the means
+    of the seeds have too, is counted twice: intervals are too wide rather than too narrow.
 
     Args:
         outcomes: success (0 or 1) or return, shape (seeds, points, scenes).

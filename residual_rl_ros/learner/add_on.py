@@ -81,10 +81,10 @@ class LearnedAddOn:
         return {'add_on': list(self.asked), 'add_on_changed': self._changed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; a checkpoint of an earlier version has none."""
+        """Restore what `state_dict` returned."""
         if not isinstance(self._rule, Customisable):
             return
-        text, weight = state.get('add_on', self.asked)
-        self._changed = bool(state.get('add_on_changed', text))
+        text, weight = state['add_on']
+        self._changed = bool(state['add_on_changed'])
         self.asked = (str(text), float(weight))
         self._rule.set_add_on(self._wanted(str(text), self._changed).to_yaml(), float(weight))

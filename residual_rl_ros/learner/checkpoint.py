@@ -48,10 +48,6 @@ MEMORY = 'memory.{}.safetensors'
 """Each part of the rule's memory."""
 SPACE_MARGIN = 1.2
 """What a file system needs for files, in units of their contents."""
-ADDED_KEYS = {'actor_value', 'random_exploration_share', 'random_exploration_decisions'}
-"""Keys that earlier versions had not, and of which the default is what these did."""
-REMOVED_KEYS = {'n_step_share': 0.0}
-"""Keys that earlier versions had, and the value at which they did nothing."""
 
 
 class CheckpointFolder:
@@ -344,7 +340,10 @@ def _unreadable(directory: Path, error: Exception) -> CheckpointError:
             except (OSError, ValueError):
                 continue
             hint = f'; {str(other)!r} is whole: put it there to go on from it'
-    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {error}{hint}')
+    reason = str(error)
+    if isinstance(error, KeyError):
+        reason = f'{reason} is missing: another version of this package wrote it'
+    return CheckpointError(f'cannot read checkpoint {str(directory)!r}: {reason}{hint}')
 
 
 def _read_state(directory: Path) -> dict[str, Any]:
@@ -354,12 +353,8 @@ def _read_state(directory: Path) -> dict[str, Any]:
 
 def _config(stored: dict[str, Any], directory: Path) -> LearnerConfig:
     """Return the configuration of a checkpoint, which holds every number: none is a default."""
-    values = dict(stored['config'])
-    for key, without_effect in REMOVED_KEYS.items():
-        if values.get(key) == without_effect:
-            del values[key]
-    config = learner_config(values, str(directory / STATE))
-    missing = sorted(config.to_mapping().keys() - values.keys() - ADDED_KEYS)
+    config = learner_config(stored['config'], str(directory / STATE))
+    missing = sorted(config.to_mapping().keys() - stored['config'].keys())
     if missing:
         raise ConfigError(
             str(directory / STATE),
@@ -385,8 +380,8 @@ def _rank_of(directory: Path) -> Rank:
     try:
         directory = readable_checkpoint(directory)
         check_files(directory, STATE)
-        confirmed, success, taken_at = _read_state(directory)['best_rank']
-        return bool(confirmed), float(success), int(taken_at)
+        begun, confirmed, success, taken_at = _read_state(directory)['best_rank']
+        return int(begun), bool(confirmed), float(success), int(taken_at)
     except (OSError, ResidualRLError, KeyError, TypeError, ValueError):
         return UNRANKED
 

@@ -36,9 +36,8 @@ class EpisodeRecord:
     """Whether an operator commanded its first decision: nobody knows which policy was due."""
     operator_steps: int = 0
     """Control steps received up to its end in whose decisions an operator commanded."""
-    basic_return: float | None = None
-    """Sum of the rewards of the task over the transitions that arrived; None where an earlier
-    version did not add them up."""
+    basic_return: float = 0.0
+    """Sum of the rewards of the task over the transitions that arrived."""
     random: bool = False
     """Whether a random residual acted in it: it rates neither an actor nor the base."""
 
@@ -95,8 +94,8 @@ class EpisodeLog:
     def __init__(self) -> None:
         self.history: list[EpisodeRecord] = []
         """Every finished episode."""
-        self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
-        self._helped: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        # Whether the policy succeeded on its own, and whether an operator took over.
+        self._recent: deque[tuple[bool, bool]] = deque(maxlen=RECENT_EPISODES)
         self._labels = {True: 0, False: 0}
         self._open: dict[str, _OpenEpisode] = {}
         self.takeovers = 0
@@ -180,31 +179,29 @@ class EpisodeLog:
             success: whether the policy succeeded on its own.
             helped: whether an operator took over.
         """
-        self._recent.append(success)
-        self._helped.append(helped)
+        self._recent.append((success, helped))
 
     def forget_outcomes(self) -> None:
         """Begin the success rate anew: another actor acts from now on."""
         self._recent.clear()
-        self._helped.clear()
 
     @property
     def success_rate(self) -> float | None:
         """Success over the latest outcomes that count, None before the first."""
-        return sum(self._recent) / len(self._recent) if self._recent else None
+        if not self._recent:
+            return None
+        return sum(success for success, _ in self._recent) / len(self._recent)
 
     @property
     def unhelped_failure_rate(self) -> float:
         """Share of these outcomes that are failures in which nobody helped; 0 before the first."""
-        rated = zip(self._recent, self._helped, strict=True)
-        failures = sum(not (success or helped) for success, helped in rated)
+        failures = sum(not (success or helped) for success, helped in self._recent)
         return failures / max(1, len(self._recent))
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, for a checkpoint."""
         return {
-            'recent': list(self._recent),
-            'recent_helped': list(self._helped),
+            'recent': list(map(list, self._recent)),
             'episodes': {
                 robot: [
                     episode.number,
@@ -225,15 +222,11 @@ class EpisodeLog:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.history = [EpisodeRecord(**record) for record in state['history']]
-        self._recent.extend(state['recent'])
-        # A checkpoint of an earlier version did not count who was helped.
-        self._helped.extend(state.get('recent_helped', [False] * len(self._recent)))
+        self._recent.extend((bool(success), bool(helped)) for success, helped in state['recent'])
         failures, successes = state['labels']
         self._labels = {False: int(failures), True: int(successes)}
         self._open = {
             robot: _OpenEpisode(number, frozenset(map(Source, sources)), (epoch, sequence), *rest)
             for robot, (number, sources, epoch, sequence, *rest) in state['episodes'].items()
         }
-        # A checkpoint of an earlier version counted neither.
-        self.takeovers = int(state.get('takeovers', 0))
-        self.operator_steps = int(state.get('operator_steps', 0))
+        self.takeovers, self.operator_steps = int(state['takeovers']), int(state['operator_steps'])

@@ -114,7 +114,7 @@ class ActorJudge:
             alarm = self._by_success.record_outcome(success, record.residual, share)
         if self.watches == RETURN and not record.operator_began:
             alarm = self._by_return.record_return(
-                record.basic_return or 0.0, record.residual, share, record.takeover
+                record.basic_return, record.residual, share, record.takeover
             )
         return '' if alarm is None else str(alarm)
 
@@ -122,7 +122,7 @@ class ActorJudge:
         """Return how good an episode was by its return, from 0 to 1; None if nobody can tell."""
         if record.operator_began:
             return None
-        grade = self._by_return.grade(record.basic_return or 0.0)
+        grade = self._by_return.grade(record.basic_return)
         return 0.0 if grade is not None and record.takeover else grade
 
     def _forget_returns(self) -> None:
@@ -168,8 +168,7 @@ class ActorJudge:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._by_success.load_state_dict(state['guard'])
-        if 'return_guard' in state:  # A checkpoint of an earlier version compared no returns.
-            self._by_return.load_state_dict(state['return_guard'])
+        self._by_return.load_state_dict(state['return_guard'])
         self.base_shares.load_state_dict(state['base_shares'])
         self.rollbacks = [Rollback(**rollback) for rollback in state['rollbacks']]
         epoch, sequence = state['rolled_back']

@@ -15,10 +15,10 @@ from residual_rl_ros.residual_policy.exploration import RESIDUAL
 from residual_rl_ros.residual_policy.probe import decides_numbers
 
 Networks = dict[str, torch.Tensor]
-Rank = tuple[bool, float, int]
-"""Whether networks were confirmed, success around them, and when they were taken: the larger, the
-better or newer."""
-UNRANKED: Rank = (False, -1.0, -1)
+Rank = tuple[int, bool, float, int]
+"""How often rating had begun, whether networks were confirmed, success around them, and when they
+were taken: the larger, the better or newer."""
+UNRANKED: Rank = (0, False, -1.0, -1)
 """Less than every rank of a learner after its warm-up."""
 
 
@@ -50,7 +50,8 @@ class BestNetworks:
         self.taken_at = 0
         """Transitions received when `good` were the present ones."""
         self.confirmed = False
-        """Whether `good` were confirmed; else they are those of the warm-up."""
+        """Whether `good` were confirmed; else they are those that rating began with."""
+        self._begun = 0
         self._candidate_at = 0
         self._before: list[float] = []
         self._window: list[float] = []
@@ -58,10 +59,17 @@ class BestNetworks:
     @property
     def rank(self) -> Rank:
         """Rank of `good`."""
-        return self.confirmed, self.success, self.taken_at
+        return self._begun, self.confirmed, self.success, self.taken_at
 
     def begin(self, networks: Networks, success: float, transitions: int) -> None:
-        """Begin with the networks at the end of the warm-up and the success of the base."""
+        """Begin to rate, at the end of the warm-up or by another measure than before.
+
+        Args:
+            networks: those that are good until others are confirmed.
+            success: that of the base.
+            transitions: received so far.
+        """
+        self._begun += 1
         self.good = self.candidate = networks
         self.success, self.taken_at, self._candidate_at = success, transitions, transitions
         self.confirmed, self._before, self._window = False, [], []
@@ -112,6 +120,7 @@ class BestNetworks:
             'good_success': self.success,
             'good_taken_at': self.taken_at,
             'good_confirmed': self.confirmed,
+            'rating_begun': self._begun,
             'candidate_taken_at': self._candidate_at,
             'rated_before': list(self._before),
             'rated': list(self._window),
@@ -120,7 +129,7 @@ class BestNetworks:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.success, self.taken_at = float(state['good_success']), int(state['good_taken_at'])
-        self.confirmed = bool(state['good_confirmed'])
+        self.confirmed, self._begun = bool(state['good_confirmed']), int(state['rating_begun'])
         self._candidate_at = int(state['candidate_taken_at'])
         self._before, self._window = (list(state[name]) for name in ('rated_before', 'rated'))
 

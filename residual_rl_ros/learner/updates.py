@@ -33,7 +33,8 @@ class Updates:
         self.online = 0
         """Updates taken while online."""
         self.dropped = 0
-        """Updates that fell due faster than they could be taken, and never will be."""
+        """Updates that were due and never will be taken: they fell due faster than they could be
+        taken, or there was nothing to learn from."""
         self.pretraining = 0
         """Updates taken at the end of the warm-up, offline or of the critics alone."""
         self.finite = FiniteNetworks(rule, generator)
@@ -52,8 +53,12 @@ class Updates:
         """
         while self.online + self.dropped < due:
             pulse()
-            self._latest |= self._rule.update()
-            self.online += 1
+            metrics = self._rule.update()
+            self._latest |= metrics
+            if metrics:
+                self.online += 1
+            else:
+                self.dropped += 1
 
     def postpone(self, due: int) -> None:
         """Owe the updates that are due, up to `MAX_OWED_UPDATES`, and drop the rest."""

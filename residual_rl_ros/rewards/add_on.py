@@ -10,7 +10,6 @@ returns `reward(observation, action, next_observation)`. It is named by an entry
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError, RewardError, shown
 from residual_rl_ros.numerics import Array
-from residual_rl_ros.schema import from_mapping
+from residual_rl_ros.schema import did_you_mean, from_mapping
 
 Columns = npt.NDArray[np.intp]
 ENTRY_POINTS = 'residual_rl_ros.add_ons'
@@ -104,8 +103,8 @@ class Names:
     def _columns(kind: str, known: Sequence[str], names: Sequence[str]) -> Columns:
         for name in names:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f'did you mean {near[0]!r}? ' if near else ''
+                question = did_you_mean(name, known)
+                hint = f'{question} ' if question else ''
                 listed = ', '.join(known[:MAX_LISTED_NAMES])
                 more = len(known) - MAX_LISTED_NAMES
                 rest = f' and {more} more' if more > 0 else ''

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import VELOCITIES, ActionSpec
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.robot.transforms import NO_TRANSFORM
-from residual_rl_ros.schema import parameter, written_otherwise
+from residual_rl_ros.schema import did_you_mean, parameter, written_otherwise
 
 WHEN = BETWEEN_EPISODES, ON_REQUEST, NEVER = ('between_episodes', 'on_request', 'never')
 """When a robot goes home."""
@@ -179,8 +178,7 @@ def home_of(
 def _index(name: str, action: ActionSpec) -> int:
     """Return which action has a name; an increment or an effort has no home."""
     if name not in action.names:
-        near = difflib.get_close_matches(name, action.names, 1)
-        hint = f'did you mean {near[0]}?' if near else f'actions are {", ".join(action.names)}'
+        hint = did_you_mean(name, action.names) or f'actions are {", ".join(action.names)}'
         raise ConfigError(f'home.positions.{name} is no action; {hint}')
     index = action.names.index(name)
     unit = action.units[index] if action.units else ''

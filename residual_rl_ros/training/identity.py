@@ -23,6 +23,8 @@ from residual_rl_ros.learner.folder import IDENTITY
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, readable_checkpoint
 from residual_rl_ros.training.options import TrainOptions
 
+NOT_SAID = 'not recorded'
+"""In errors: the value of a key that an identity has not."""
 CONFIGURATION = 'configuration'
 """In the run state of a checkpoint: the run's configuration, its paths absolute."""
 
@@ -40,7 +42,8 @@ def run_identity(run: ResolvedRun, options: TrainOptions) -> dict[str, Any]:
         'decision_steps': config.decision_steps,
         'residual_scale': config.residual_scale,
         'prefetch_steps': config.prefetch_steps,
-        **config.ensembling,
+        'temporal_ensemble': config.temporal_ensemble,
+        'ensemble_steps': config.ensemble_steps,
         **config.customisation,
         'success': config.success,
         'operator': None if operator is None else asdict(operator),
@@ -107,9 +110,10 @@ def stored_run(path: Path) -> StoredRun:
     )
 
 
-def stored_identity(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `run_identity` with every key: stored ones can be of a version before one."""
-    return {'operator': None, 'add_ons': [], **found}
+def differing(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which two identities differ, those that only one of them has too."""
+    keys = {**wanted, **found}  # In the order of an identity.
+    return [key for key in keys if found.get(key, NOT_SAID) != wanted.get(key, NOT_SAID)]
 
 
 def check_identity(
@@ -128,14 +132,14 @@ def check_identity(
     if stored is None:
         raise ResidualRLError(f'{str(checkpoint)!r} does not say which run it is of; start anew')
     text = stored.tobytes().decode(errors='replace')
-    found = stored_identity(parse_json(text, f'run of {str(checkpoint)!r}'))
-    wanted = stored_identity(wanted)
-    for key in sorted(wanted.keys() - {'paired_seeds', 'control_steps'}):
-        if found.get(key) != wanted[key]:
-            raise ResidualRLError(
-                f'{str(checkpoint)!r} is of another run: {key} is {found.get(key)} there and '
-                f'{wanted[key]} here; resume with what it was started with'
-            )
+    found = parse_json(text, f'run of {str(checkpoint)!r}')
+    for key in differing(found, wanted):
+        if key in ('paired_seeds', 'control_steps'):
+            continue
+        raise ResidualRLError(
+            f'{str(checkpoint)!r} is of another run: {key} is {found.get(key, NOT_SAID)} there and '
+            f'{wanted.get(key, NOT_SAID)} here; resume with what it was started with'
+        )
     if found['control_steps'] > wanted['control_steps']:
         raise ResidualRLError(
             f'{str(checkpoint)!r} is of a run of {found["control_steps"]} control steps, which can '

@@ -45,13 +45,13 @@ class TrainOptions:
 
     def evaluation_identity(self) -> dict[str, Any]:
         """Return what makes the evaluations of two runs the same; scenes alone in a grid."""
-        add_ons = self.config.add_ons
-        added = {'add_ons': add_ons.to_list()} if add_ons else {}
-        if self.first_scene is None:
-            return added
+        identity: dict[str, Any] = {'add_ons': self.config.add_ons.to_list()}
+        if self.protocol:
+            identity['protocol'] = self.protocol
+        if self.first_scene is None:  # The curve is to be looked at, and can change on the way.
+            return identity
         names = ('first_scene', 'curve_steps', 'curve_seeds')
-        protocol = {'protocol': self.protocol} if self.protocol else {}
-        return {**added, **protocol, **{name: getattr(self, name) for name in names}}
+        return {**identity, **{name: getattr(self, name) for name in names}}
 
     @property
     def curve_scenes(self) -> range:

@@ -20,6 +20,7 @@ from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Transition
 
 NONE = -1
+UNKNOWN_RANGE = np.array([[np.inf], [-np.inf]])
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ class ReplayBuffer:
         self._open: dict[str, _Chain] = {}
         self._next = 0
         self._size = 0
-        self._range_of = (-1, -1)  # Size and next row when it was computed.
-        self._range: tuple[Tensor, Tensor] = (torch.zeros(0), torch.zeros(0))
+        executed = self._widths['executed_action']
+        # Smallest and largest executed action, see `executed_range`.
+        self._range = np.full((2, executed), UNKNOWN_RANGE, dtype=np.float32)
 
     @staticmethod
     def row_bytes(layout: TransitionLayout) -> int:
@@ -117,6 +119,7 @@ class ReplayBuffer:
             out=self._table[row],
             casting='same_kind',
         )
+        self._widen_range(row, row + 1)
         self._source[row] = transition.source
         self._end[row] = end_of(transition)
         self._following[row] = NONE
@@ -163,6 +166,7 @@ class ReplayBuffer:
                 stored[:, columns.start] = 1.0 - table.header('terminated')
             else:
                 stored[:, columns] = table.block(name)
+        self._widen_range(begin, end)
         self._source[begin:end] = table.header('source')
         of_end = (table.header(name) for name in ('terminated', 'truncated', 'success'))
         self._end[begin:end] = ends_of(*of_end)
@@ -183,6 +187,13 @@ class ReplayBuffer:
             self._open[robot] = _Chain(end - 1, (epoch, episode, step + self._decision_steps))
         self._next = end % self.capacity
         self._size = max(self._size, end)
+
+    def _widen_range(self, begin: int, end: int) -> None:
+        """Let the range of executed actions hold those of new rows."""
+        executed = self._table[begin:end, self._columns['executed_action']]
+        low, high = self._range
+        np.minimum(low, executed.min(0), out=low)
+        np.maximum(high, executed.max(0), out=high)
 
     @property
     def nbytes(self) -> int:
@@ -240,14 +251,11 @@ class ReplayBuffer:
     def executed_range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest executed action of each dimension, shape (k * m,).
 
-        As long as nothing is stored they are infinite and minus infinite.
+        They are of all transitions that were stored, those that were overwritten too, and infinite
+        and minus infinite before the first.
         """
-        if self._range_of != (self._size, self._next):
-            executed = self._table[: self._size, self._columns['executed_action']]
-            low = executed.min(0, initial=np.inf)
-            self._range = torch.from_numpy(low), torch.from_numpy(executed.max(0, initial=-np.inf))
-            self._range_of = self._size, self._next
-        return self._range
+        low, high = torch.from_numpy(self._range.copy())
+        return low, high
 
     def observations(self) -> Tensor:
         """Return the stored observations, shape (size, n)."""
@@ -263,7 +271,8 @@ class ReplayBuffer:
             rng: source of the draw.
             gamma: discount per decision.
             n_step: decisions whose rewards are summed; fewer where the episode ends, where a
-                transition is missing and at the newest one.
+                transition is missing, at the newest one, and where an operator takes over: what he
+                earns is no return of the policy.
 
         Raises:
             ResidualRLError: the buffer is empty.
@@ -281,7 +290,9 @@ class ReplayBuffer:
         last, going = first, np.ones(batch_size, dtype=bool)
         for _ in range(n_step - 1):
             following = self._following[last]
-            going = going & (following != NONE)
+            ours = self._source[last] != Source.TAKEOVER
+            taken_over = ours & (self._source[following] == Source.TAKEOVER)
+            going = going & (following != NONE) & ~taken_over
             last = np.where(going, following, last)
             step = np.where(going, discount, 0.0)
             reward += step * self._table[last, reward_column]
@@ -335,6 +346,7 @@ class ReplayBuffer:
         self._next = self._size = 0
         self._open.clear()
         self._following[:] = NONE
+        self._range[:] = UNKNOWN_RANGE
 
     def export(self) -> dict[str, npt.NDArray[Any]]:
         """Return the contents for a checkpoint."""
@@ -344,6 +356,7 @@ class ReplayBuffer:
             'source': self._source[: self._size].astype(np.int64),
             'end': self._end[: self._size].astype(np.int64),
             'next': np.array([self._next]),
+            'range': self._range if self._size else np.zeros_like(self._range),
             'open': np.array(
                 [(chain.row, *chain.expected) for chain in self._open.values()], dtype=np.int64
             ).reshape(-1, 4),
@@ -361,14 +374,11 @@ class ReplayBuffer:
             raise ResidualRLError(
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
-        if not {'following', 'end'} <= contents.keys():
-            raise ResidualRLError(
-                'stored replay is of an earlier version of this package; start anew'
-            )
         self._table[: len(table)] = table
         self._following[: len(table)] = contents['following']
         self._source[: len(table)] = contents['source']
         self._end[: len(table)] = contents['end']
+        self._range[:] = contents['range'] if len(table) else UNKNOWN_RANGE
         self._size = len(table)
         self._next = int(contents['next'][0])
         names = contents['robots'].astype(np.uint8).tobytes().decode().split('\n')

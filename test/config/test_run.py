@@ -58,7 +58,6 @@ def test_a_run_may_have_inference_measured_and_chunks_averaged(tmp_path: Path) -
     changes = {'prefetch_steps': 'auto', 'temporal_ensemble': 0.01, 'ensemble_steps': 2}
     config = load_run(str(write(tmp_path / 'run.yaml', **changes)))
     assert config.prefetch_steps == AUTO
-    assert config.ensembling == {'temporal_ensemble': 0.01, 'ensemble_steps': 2}
     splicing = config.controller_config(0, explore=False, scheduled=True).splicing
     assert splicing == Splicing(AUTO, 0, 0.01, 2)
     assert splicing.in_lockstep == Splicing(0, 0, 0.01, 2)
@@ -197,7 +196,6 @@ def test_a_robot_and_a_base_policy_of_different_tasks_are_refused(tmp_path: Path
 
 def test_a_run_says_what_its_transitions_tell_and_a_plain_one_says_nothing() -> None:
     plain = load_run('peg_insert')
-    assert plain.customisation == {}
     assert plain.resolve().controller(0, False, False).layout.version == 1
     told = plain.changed({'proposals': 4, 'customisable': True, 'prior_width': [0.5]})
     layout = told.resolve().controller(0, False, False).layout

@@ -60,7 +60,7 @@ def test_a_residual_that_equals_its_base_is_not_confirmed() -> None:
     best = begun()
     for _ in range(8):
         window(best, WINDOW // 2 + 1)
-    assert best.rank == (False, 0.5, 0)
+    assert best.rank == (1, False, 0.5, 0)
 
 
 def test_newer_networks_take_the_place_of_equal_ones_and_not_of_better_ones() -> None:
@@ -116,7 +116,7 @@ def test_a_new_beginning_forgets_what_was_confirmed() -> None:
         window(best, 22)
     assert best.confirmed
     best.begin(numbered(7), 0.4, 7)
-    assert best.rank == (False, 0.4, 7)
+    assert best.rank == (2, False, 0.4, 7), 'what was confirmed before ranks below it'
     window(best, 22)
     assert not best.confirmed, 'the window before was of other networks'
 

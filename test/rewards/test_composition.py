@@ -193,7 +193,9 @@ def test_an_option_that_is_none_is_named(text: str, message: str) -> None:
 
 def test_names_that_the_robot_has_not_are_named_with_those_that_it_has() -> None:
     add_ons = AddOns.of({**BOX, 'point': ['tool.y']})
-    expected = r"keep_out_box.*no observation 'tool.y'.*'tool.z'.*it has arm.position.a, .*tool.z"
+    expected = (
+        r"keep_out_box.*no observation 'tool.y'; did you mean tool.z\? it has arm.position.a, "
+    )
     with pytest.raises(ConfigError, match=expected):
         decision_reward(add_ons, make_layout())
     with pytest.raises(ConfigError, match=r'no action .*it has a\.position, b\.position'):

@@ -60,7 +60,7 @@ FILES = {
     'replay': 'memory.replay.safetensors',
 }
 """Files of a checkpoint, by their names on e8f1ba4."""
-ADDED = ('normalizer_transitions', 'episode_decisions', 'end')
+ADDED = ('normalizer_transitions', 'episode_decisions', 'end', 'range')
 """Tensors that were none on e8f1ba4."""
 SAME_INSTRUCTIONS = {
     'ATEN_CPU_CAPABILITY': 'avx2',

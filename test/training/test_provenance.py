@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from residual_rl_ros.config.run import load_run
+from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.learner.folder import as_bytes
 from residual_rl_ros.robot.urdf import Urdf
 from residual_rl_ros.training import provenance as provenance
-from residual_rl_ros.training.identity import run_identity
+from residual_rl_ros.training.identity import check_identity, differing, run_identity
 from residual_rl_ros.training.options import TrainOptions
 
 
@@ -52,3 +54,11 @@ def test_a_robot_with_another_urdf_makes_another_run() -> None:
         found.append(run_identity(replace(run, robot=robot), options)['urdf_sha256'])
     assert found[0] != found[1]
     assert 'urdf_sha256' not in run_identity(run, options)
+
+
+def test_a_key_that_only_one_of_two_runs_says_sets_them_apart() -> None:
+    stored = {'seed': 3, 'control_steps': 100, 'proposals': 8}
+    assert differing(stored, dict(stored)) == []
+    assert differing(stored, {'seed': 3, 'control_steps': 100}) == ['proposals']
+    with pytest.raises(ResidualRLError, match='proposals is 8 there and not recorded here'):
+        check_identity(Path('latest'), as_bytes(stored), {'seed': 3, 'control_steps': 100})

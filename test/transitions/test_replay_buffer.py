@@ -18,6 +18,7 @@ from residual_rl_ros.transitions.batch import Batch
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.replay_buffer import ReplayBuffer
 from residual_rl_ros.transitions.table import TransitionTable
+from residual_rl_ros.transitions.transition import Source
 
 LAYOUT = make_layout()
 
@@ -198,11 +199,38 @@ def test_a_million_transitions_take_hardly_more_than_their_raw_numbers() -> None
     assert replay.nbytes <= 1.02 * raw
 
 
-def test_the_range_of_what_was_executed_follows_what_is_stored() -> None:
-    replay = ReplayBuffer(LAYOUT, 2)
-    assert torch.isinf(torch.cat(replay.executed_range())).all()
-    for size in (1.0, -3.0, 2.0):  # The third takes the place of the first.
-        executed = np.full(LAYOUT.decision_size, size)
-        replay.add(make_transition(LAYOUT, executed_action=executed))
-        low, high = replay.executed_range()
-    assert (set(low.tolist()), set(high.tolist())) == ({-3.0}, {2.0})
+def executed_range(replay: ReplayBuffer) -> list[list[float]]:
+    return [torch.unique(value).tolist() for value in replay.executed_range()]
+
+
+def test_the_range_of_what_was_executed_holds_what_was_overwritten() -> None:
+    one, whole = ReplayBuffer(LAYOUT, 2), ReplayBuffer(LAYOUT, 2)
+    assert executed_range(one) == [[np.inf], [-np.inf]]
+    transitions = [
+        make_transition(LAYOUT, executed_action=np.full(LAYOUT.decision_size, size))
+        for size in (3.0, -3.0, 2.0)  # The third takes the place of the first.
+    ]
+    for transition in transitions:
+        one.add(transition)
+    whole.extend(TransitionTable(LAYOUT, np.array([LAYOUT.encode(each) for each in transitions])))
+    restored = ReplayBuffer(LAYOUT, 2)
+    restored.restore(one.export())
+    for replay in (one, whole, restored):
+        assert executed_range(replay) == [[-3.0], [3.0]]
+    one.clear()
+    restored.restore(one.export())
+    for replay in (one, restored):
+        assert executed_range(replay) == [[np.inf], [-np.inf]]
+
+
+def test_an_n_step_sum_ends_where_an_operator_takes_over() -> None:
+    replay, k = ReplayBuffer(LAYOUT, 10), LAYOUT.decision_steps
+    ours, his = Source.RESIDUAL, Source.TAKEOVER
+    for step, source in enumerate((ours, ours, his, his, ours)):
+        last = step == 4
+        add = {'step': k * step, 'source': source, 'reward': float(last), 'terminated': last}
+        replay.add(make_transition(LAYOUT, **add))
+    batch = replay.rows(np.arange(5), gamma=0.5, n_step=3)
+    # The second decision is followed by his: its value is that of where he takes over.
+    assert batch.reward.tolist() == [0.0, 0.0, 0.25, 0.5, 1.0]
+    assert batch.bootstrap.tolist() == [0.25, 0.5, 0.0, 0.0, 0.0]

@@ -44,10 +44,6 @@ def finetune_topology(
     # Here, because it loads torch, which the processes beside a robot do not need.
     from residual_rl_ros.config.run import training_seed
 
-    customisation = {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in config.customisation.items()
-    }
     asked = config.customisable and config.add_on
     add_on = {'add_on': config.add_on_text} if asked else {}
     policy = NodeSpec(
@@ -59,7 +55,8 @@ def finetune_topology(
             'decision_steps': config.decision_steps,
             'residual_scale': list(config.residual_scale),
             **asdict(config.splicing),
-            **customisation,
+            **config.customisation,
+            'prior_width': list(config.prior_width or (0.0,)),  # ROS has no empty list.
             **add_on,
             'seed': seed,
             'lockstep': lockstep,

@@ -121,13 +121,12 @@ def test_robots_have_summaries_of_their_own(tmp_path: Path) -> None:
     assert counts == {'left': 10, 'right': 5}
 
 
-@pytest.mark.parametrize('option', ['--figure', '--picture'])
 def test_info_prints_json_and_draws(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_bag(tmp_path / 'bag', L, stream(23))
     figure = tmp_path / 'bag.png'
-    code = run('info', str(folder), '--json', option, str(figure), monkeypatch=monkeypatch)
+    code = run('info', str(folder), '--json', '--figure', str(figure), monkeypatch=monkeypatch)
     assert code == 0
     (described,) = json.loads(capsys.readouterr().out)
     assert described['custom_data'] == {'robot': 'a test'}
