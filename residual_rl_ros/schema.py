@@ -12,7 +12,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -148,9 +148,14 @@ def map_parameter(description: str) -> Any:
     return field(default_factory=dict, metadata={KEY: Key(description)})
 
 
-@functools.cache  # Evaluating annotations takes milliseconds.
 def types_of(kind: Any) -> Mapping[str, Any]:
     """Return the type of every field of a dataclass."""
+    return _types_of(kind)
+
+
+@functools.cache
+def _types_of(kind: Hashable) -> Mapping[str, Any]:
+    """Evaluate annotations, which takes milliseconds, once."""
     return MappingProxyType(get_type_hints(kind))
 
 

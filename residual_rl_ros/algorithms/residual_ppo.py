@@ -95,12 +95,13 @@ def squared_value_loss(value: Tensor, target: Tensor) -> Tensor:
 
 
 def describe(
-    reward: Tensor, log_pi: Tensor, importance: Tensor, unknown: Tensor
+    reward: Tensor, log_prior: Tensor, log_pi: Tensor, importance: Tensor, unknown: Tensor
 ) -> dict[str, Tensor]:
     """Return metrics of a rollout; see `augmented_reward` for the arguments."""
     return {
         'learned_reward': reward.mean(),
         'entropy': -log_pi.mean(),
+        'kl_to_prior': (log_pi - log_prior).mean(),
         'importance_deviation': (importance - 1.0).abs().mean(),
         'rollout_unknown_rows': unknown,
     }
@@ -144,9 +145,7 @@ class ResidualPpo(OnPolicyCustomisation):
         self.critic.rescale(target)
 
         unknown = torch.tensor(float(rollout.unknown))
-        self.rollout_metrics = describe(learned, log_behaviour, importance, unknown)
-        if self.prior:
-            self.rollout_metrics['kl_to_prior'] = (log_behaviour - log_prior).mean()
+        self.rollout_metrics = describe(learned, log_prior, log_behaviour, importance, unknown)
         return {
             'observation': s,
             'told': told,
