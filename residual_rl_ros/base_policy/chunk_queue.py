@@ -34,6 +34,27 @@ INFERENCE_LIMIT_S = 30.0
 """An inference that takes longer hangs, also where a simulator waits for it [s]."""
 
 
+class Mixing:
+    """How rows of actions are brought together before their mean is taken: numbers as they are."""
+
+    def alike(self, rows: Float32, reference: Float32) -> Float32:
+        """Return actions in those of the numbers that mean the same which are nearest to others.
+
+        Args:
+            rows: the first columns are actions, shape (r, c).
+            reference: likewise, shape (r, c).
+        """
+        del reference
+        return rows
+
+    def whole(self, rows: Float32) -> Float32:
+        """Return means of actions that are alike as actions, shape (r, c)."""
+        return rows
+
+
+NUMBERS = Mixing()
+
+
 @dataclass
 class _Order:
     """A chunk that is being computed."""
@@ -80,6 +101,7 @@ class ChunkQueue:
             the same shares as the action, so that each still belongs to it.
         proposals: number N of chunks that are drawn for one window, from as many noises; the first
             is what the policy does.
+        mixing: what blending needs to know of the actions.
         clock: monotonic time, for the durations of inference [s].
 
     Raises:
@@ -94,6 +116,7 @@ class ChunkQueue:
         prefetch_steps: int = 0,
         blend_steps: int = 0,
         proposals: int = 1,
+        mixing: Mixing = NUMBERS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         meta = policy.metadata
@@ -130,6 +153,7 @@ class ChunkQueue:
         """What became of chunks that were not asked for here."""
         self._auto = auto
         self._policy = policy
+        self._mixing = mixing
         self._clock = clock
         self._meta = meta
         self._k = decision_steps
@@ -287,8 +311,9 @@ class ChunkQueue:
         old = self._fading.rows[start : start + self._k]
         share = (since + 1 + np.arange(len(old), dtype=np.float32)) / np.float32(self._blend + 1)
         share = share.clip(max=1.0)[:, None]
-        mixed = new.copy()
-        mixed[: len(old)] = share * new[: len(old)] + (1 - share) * old
+        mixed, into = new.copy(), new[: len(old)]
+        old = self._mixing.alike(old, into)
+        mixed[: len(old)] = self._mixing.whole(share * into + (1 - share) * old)
         return mixed
 
     @property

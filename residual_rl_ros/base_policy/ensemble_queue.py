@@ -16,7 +16,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.chunk_queue import Chunk, ChunkQueue
+from residual_rl_ros.base_policy.chunk_queue import NUMBERS, Chunk, ChunkQueue, Mixing
 from residual_rl_ros.base_policy.distribution import BaseDecision, BasePolicy, base_decision
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, ChunkLateError
@@ -46,6 +46,7 @@ class EnsembleQueue(ChunkQueue):
         prefetch_steps: see `ChunkQueue`; also the least distance of two chunks.
         coefficient: m of the weights exp(-m i), i = 0 for the oldest chunk.
         every: control steps between two chunks; 0: one at every decision.
+        mixing: what the mean needs to know of the actions.
         clock: monotonic time, for the durations of inference [s].
 
     Raises:
@@ -60,6 +61,7 @@ class EnsembleQueue(ChunkQueue):
         prefetch_steps: int,
         coefficient: float,
         every: int = 0,
+        mixing: Mixing = NUMBERS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         prior = policy.metadata.prior
@@ -73,7 +75,7 @@ class EnsembleQueue(ChunkQueue):
                 f'temporal_ensemble is {coefficient:g}, but {reason}: set it to 0, or run without '
                 'prior (prior_width 0)'
             )
-        super().__init__(policy, decision_steps, prefetch_steps, clock=clock)
+        super().__init__(policy, decision_steps, prefetch_steps, mixing=mixing, clock=clock)
         self._coefficient = coefficient
         self._every = max(every, 1)
         self._chunks: list[Chunk] = []
@@ -137,14 +139,15 @@ class EnsembleQueue(ChunkQueue):
 
     def _mean(self, steps: int) -> npt.NDArray[np.float32]:
         """Return the mean rows of the next control steps, shape (steps, c)."""
-        total = np.zeros((steps, self._chunks[0].rows.shape[1]))
+        newest = self._chunks[-1]  # It plans for all of them.
+        reference = newest.rows[self._index(newest) :][:steps]
+        total = np.zeros((steps, newest.rows.shape[1]))
         weights = np.zeros((steps, 1))
         # Among those that still cover a step the first is the oldest: a common factor cancels.
         logits = -self._coefficient * np.arange(len(self._chunks))
         for weight, chunk in zip(np.exp(logits - logits.max()), self._chunks, strict=True):
             start = self._index(chunk)
             rows = chunk.rows[start : start + steps]
-            total[: len(rows)] += weight * rows
+            total[: len(rows)] += weight * self._mixing.alike(rows, reference[: len(rows)])
             weights[: len(rows)] += weight
-        mean: npt.NDArray[np.float32] = (total / weights).astype(np.float32)
-        return mean
+        return self._mixing.whole((total / weights).astype(np.float32))

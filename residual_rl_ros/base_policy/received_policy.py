@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.base_policy.chunk_queue import Chunk, ChunkQueue
+from residual_rl_ros.base_policy.chunk_queue import NUMBERS, Chunk, ChunkQueue, Mixing
 from residual_rl_ros.base_policy.distribution import BaseDecision
 from residual_rl_ros.base_policy.inputs import NO_IMAGES, Context, Images
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
@@ -136,10 +136,17 @@ class ReceivedQueue(ChunkQueue):
         policy: what is known of the policy.
         decision_steps: control steps per residual decision (k).
         blend_steps: see `ChunkQueue`.
+        mixing: likewise.
     """
 
-    def __init__(self, policy: ReceivedPolicy, decision_steps: int, blend_steps: int) -> None:
-        super().__init__(policy, decision_steps, blend_steps=blend_steps)
+    def __init__(
+        self,
+        policy: ReceivedPolicy,
+        decision_steps: int,
+        blend_steps: int,
+        mixing: Mixing = NUMBERS,
+    ) -> None:
+        super().__init__(policy, decision_steps, blend_steps=blend_steps, mixing=mixing)
         self._now = policy.now
         self._steps: deque[_Taken] = deque(maxlen=REMEMBERED)
         self._newest: Chunk | None = None

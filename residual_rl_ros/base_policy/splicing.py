@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from residual_rl_ros.base_policy.chunk_queue import ChunkQueue
+from residual_rl_ros.base_policy.chunk_queue import NUMBERS, ChunkQueue, Mixing
 from residual_rl_ros.base_policy.distribution import BasePolicy
 from residual_rl_ros.base_policy.ensemble_queue import EnsembleQueue
 from residual_rl_ros.base_policy.prefetch import AUTO
@@ -43,22 +43,34 @@ class Splicing:
         """How it is where the robot waits for the base policy: there is nothing to measure."""
         return replace(self, prefetch_steps=0) if self.prefetch_steps == AUTO else self
 
-    def queue(self, policy: BasePolicy, decision_steps: int, proposals: int = 1) -> ChunkQueue:
+    def queue(
+        self,
+        policy: BasePolicy,
+        decision_steps: int,
+        proposals: int = 1,
+        mixing: Mixing = NUMBERS,
+    ) -> ChunkQueue:
         """Return the queue that does so.
 
         Args:
             policy: the base policy.
             decision_steps: control steps per residual decision (k).
             proposals: number of chunks that are drawn for one window.
+            mixing: what the mean of actions needs to know of them.
 
         Raises:
             ResidualRLError: the numbers do not fit the base policy, or each other.
         """
         if isinstance(policy, ReceivedPolicy):
-            return self._received(policy, decision_steps, proposals)
+            return self._received(policy, decision_steps, proposals, mixing)
         if not self.temporal_ensemble:
             return ChunkQueue(
-                policy, decision_steps, self.prefetch_steps, self.chunk_blend_steps, proposals
+                policy,
+                decision_steps,
+                self.prefetch_steps,
+                self.chunk_blend_steps,
+                proposals,
+                mixing,
             )
         means = f'but temporal_ensemble {self.temporal_ensemble:g} takes the mean of all chunks'
         if self.chunk_blend_steps:
@@ -72,11 +84,16 @@ class Splicing:
                 'proposals to 1'
             )
         return EnsembleQueue(
-            policy, decision_steps, self.prefetch_steps, self.temporal_ensemble, self.ensemble_steps
+            policy,
+            decision_steps,
+            self.prefetch_steps,
+            self.temporal_ensemble,
+            self.ensemble_steps,
+            mixing,
         )
 
     def _received(
-        self, policy: ReceivedPolicy, decision_steps: int, proposals: int
+        self, policy: ReceivedPolicy, decision_steps: int, proposals: int, mixing: Mixing
     ) -> ReceivedQueue:
         """Return the queue of a policy that runs elsewhere, where the numbers mean something."""
         for key, given in (
@@ -89,7 +106,7 @@ class Splicing:
                     f'{key} is given, but base_policy is a topic, whose chunks nobody here asks '
                     'for: leave it out'
                 )
-        return ReceivedQueue(policy, decision_steps, self.chunk_blend_steps)
+        return ReceivedQueue(policy, decision_steps, self.chunk_blend_steps, mixing)
 
 
 ONE_BY_ONE = Splicing()

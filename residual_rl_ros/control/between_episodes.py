@@ -48,6 +48,8 @@ class BetweenEpisodes(PolicyLoop):
 
     def request_start(self) -> Answer:
         """Start an episode, or let go one that waits to, or whose scene could not be reset."""
+        if self.obstacles.stops:
+            return Answer(False, '; '.join(self.obstacles.stops.values()))
         far, failed = self._gate.waits, bool(self.preparation.failure)
         if not self._gate.request(self.active and not self.in_episode):
             return Answer(False, 'inactive or in an episode already')
@@ -86,6 +88,11 @@ class BetweenEpisodes(PolicyLoop):
         wanted = self._gate.wanted(self.rules)
         if self.held or self._takeover_active:
             preparation.interrupt(limiter, now, wanted)
+        elif leap := limiter.leap():  # No way begins at one wrong sample.
+            if wanted or preparation.doing:
+                self._callbacks.warn(leap)
+            self._idle(now)
+            return True
         else:
             command = preparation.step(limiter, now, wanted)
             if preparation.fault:
@@ -106,7 +113,8 @@ class BetweenEpisodes(PolicyLoop):
         limiter = self.controller.limiter
         if not self._externally_moved:
             limiter.release()
-        was_guided, self._externally_moved = self._externally_moved, self._commanding
+        was_guided, begins = self._externally_moved, not self._externally_moved
+        self._externally_moved = self._commanding and not (begins and limiter.leap())
         if self._externally_moved:
             self._send_external(now)
         elif was_guided or not limiter.at_rest:

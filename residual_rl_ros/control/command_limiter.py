@@ -130,6 +130,11 @@ class CommandLimiter:
         return self.reference is not None or not self._indices.size
 
     @property
+    def slows_down(self) -> bool:
+        """Whether a hold changes the command of some action: it goes to zero."""
+        return self._slows
+
+    @property
     def at_rest(self) -> bool:
         """Whether the robot stays as it is without another command."""
         last = self._last

@@ -11,10 +11,12 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy
 from residual_rl_ros.base_policy.splicing import ONE_BY_ONE, Splicing
 from residual_rl_ros.control.composition import ResidualBound
 from residual_rl_ros.control.controller import ResidualController
+from residual_rl_ros.control.rotation import OrientationMixing
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES, ActorMailbox
 from residual_rl_ros.robot.action_spec import ActionSpec
+from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 PROPOSALS = (
@@ -91,6 +93,12 @@ class ControllerConfig:
         }
         for key in (key for key, given in between.items() if given and action.is_discrete):
             raise ConfigError(f'{key} is given, but discrete actions have nothing between them')
+        several = self.proposals > 1 or stated or policy.metadata.prior is not Prior.NONE
+        if self.splicing.chunk_blend_steps and action.orientations and several:
+            raise ConfigError(
+                'chunk_blend_steps is given, but an orientation that is blended has no density and '
+                'no proposals: set it to 0, or run without prior_width and proposals'
+            )
         if stated:
             policy = GaussianAround(policy, self.prior_width)
         metadata = policy.metadata
@@ -108,11 +116,13 @@ class ControllerConfig:
             discrete=action.is_discrete,
         )
         splicing = self.splicing.in_lockstep if self.lockstep else self.splicing
+        safety = SafetyFilter(action)
+        mixing = OrientationMixing(safety.orientations)
         return kind(
             layout=layout,
-            queue=splicing.queue(policy, self.decision_steps, self.proposals),
+            queue=splicing.queue(policy, self.decision_steps, self.proposals, mixing),
             bound=bound,
-            safety=SafetyFilter(action),
+            safety=safety,
             mailbox=ActorMailbox(layout, self.scheduled_actor, self.max_weights_bytes),
             seed=self.seed,
             explore=self.explore,

@@ -213,6 +213,9 @@ class ResidualController:
     def _hold(self, takeover: Array | None) -> Array | None:
         """Hold while the base policy is late; a takeover goes through."""
         self.residual.plans.forget()
+        waits = self._decision is not None and not self._decision.truncated
+        if waits and (takeover is not None or self.limiter.slows_down):
+            self._decision = None  # Its end would be where an operator, or the hold, has moved it.
         if takeover is None:
             if self.queue.begun:
                 self.late_chunks += 1
@@ -221,8 +224,6 @@ class ResidualController:
                 self.first_chunk_holds += 1
                 self.hold_reason = 'the base policy has not planned its first chunk'
             return self.limiter.hold()
-        if self._decision is not None and not self._decision.truncated:
-            self._decision = None  # Its end would be where the operator has moved the robot.
         return self.limiter.override(takeover)
 
     def step(

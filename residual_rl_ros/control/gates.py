@@ -266,6 +266,11 @@ class StartGate:
         self._confirmed = possible and self.waits
         return possible
 
+    def forget_request(self) -> bool:
+        """Forget that somebody asked for an episode; return whether somebody had."""
+        requested, self._requested, self._confirmed = self._requested, False, False
+        return requested
+
     def wanted(self, rules: RealTimeRules) -> bool:
         """Return whether somebody wants an episode, or they start by themselves."""
         return self._requested or rules.auto_start

@@ -199,6 +199,8 @@ class PolicyLoop(ABC):
             )
         elif action.is_discrete and not is_one_hot(command):
             self._refuse('refused_takeovers', f'takeover command {illegal_choice(action, command)}')
+        elif problem := self.controller.limiter.safety.orientation_problem(command):
+            self._refuse('refused_takeovers', f'takeover: {problem}')
         else:
             self._takeover = command
 

@@ -113,7 +113,8 @@ class RealTimeLoop(BetweenEpisodes):
         """End the episode with the next tick, if there is one."""
         if not self.in_episode:
             return Answer(False, 'no episode to end')
-        self._on_feedback(now, feedback)
+        # It is of this episode, even if the clock has jumped back since the last control step.
+        self._on_feedback(max(now, self._began), feedback)
         return Answer(True, 'ending the episode')
 
     def _read_weights(self, message: bytes) -> None:
@@ -245,6 +246,8 @@ class RealTimeLoop(BetweenEpisodes):
         if self.held:
             self.obstacles.forget()
         elif obstacle := self.obstacles.reason(self.in_episode or self._externally_moved, now):
+            if self.obstacles.stops and self._gate.forget_request():
+                self._callbacks.warn('the start that was asked for is forgotten: ask again')
             if self.obstacles.stalled(now, self.rules):
                 self._callbacks.fault(f'{obstacle}, nor does it move when it is told again')
             else:

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from residual_rl_ros.base_policy.chunk_queue import Mixing
 from residual_rl_ros.errors import UnsafeCommandError
-from residual_rl_ros.numerics import Array
+from residual_rl_ros.numerics import Array, Float32
 from residual_rl_ros.robot.action_spec import ActionSpec
 
 Quaternion = tuple[float, float, float, float]
@@ -134,6 +135,29 @@ class OrientationLimit:
         turn = _product(self._quaternion(end), _inverse(self._quaternion(begin)))
         return np.array(_vector(turn))[self._axes]
 
+    def alike(self, command: Array, other: Array) -> Array:
+        """Return its part of a command in the numbers nearest to another of the same orientation.
+
+        Args:
+            command: shape (m,).
+            other: shape (m,).
+        """
+        given, near = command[self._places], other[self._places]
+        if self._is_quaternion:
+            return given if given @ near >= 0.0 else -given
+        turn = [given, *self._same(given)]
+        return min(turn, key=lambda each: float(np.linalg.norm(each - near)))
+
+    def whole(self, command: Array) -> Array:
+        """Return its part of a command, a quaternion with length 1 if it has any.
+
+        Args:
+            command: shape (m,).
+        """
+        given = command[self._places]
+        length = float(np.linalg.norm(given)) if self._is_quaternion else 1.0
+        return given / length if length >= SMALLEST_QUATERNION else given
+
     def put(self, command: Array, part: Array) -> None:
         """Write its part of a command, shape (m,)."""
         command[self._places] = part
@@ -169,6 +193,37 @@ class OrientationLimit:
                 'length; holding'
             )
         return x / length, y / length, z / length, w / length
+
+
+class OrientationMixing(Mixing):
+    """Takes means of orientations, which several numbers stand for.
+
+    The mean of a rotation vector and of its like on the other side of pi, or of a quaternion and
+    its negative, is another orientation, or none.
+
+    Args:
+        orientations: those of an action.
+    """
+
+    def __init__(self, orientations: Sequence[OrientationLimit]) -> None:
+        self._orientations = orientations
+
+    def alike(self, rows: Float32, reference: Float32) -> Float32:
+        """Return actions whose orientations are told in the numbers nearest to others."""
+        if not self._orientations:
+            return rows
+        result = rows.copy()
+        for row, other in zip(result, reference, strict=True):
+            for orientation in self._orientations:
+                orientation.put(row, orientation.alike(row, other))
+        return result
+
+    def whole(self, rows: Float32) -> Float32:
+        """Return means of actions, of quaternions with length 1."""
+        for row in rows:
+            for orientation in self._orientations:
+                orientation.put(row, orientation.whole(row))
+        return rows
 
 
 def _from_vector(vector: Sequence[float]) -> Quaternion:

@@ -59,6 +59,7 @@ class SafetyFilter:
         """Distance between its links, None without."""
         body: tuple[BodyLimit | None, ...] = (self.workspace, self.self_collision)
         self._body = [limit for limit in body if limit is not None]
+        self._moves_arm = action.moves_arm
         self.orientations = [OrientationLimit(action, each) for each in action.orientations]
         """Limits of the orientations that are commanded."""
         self.clamped = 0
@@ -126,13 +127,28 @@ class SafetyFilter:
         if self._allows(limited, allowed):
             return limited
         self._count(limited, allowed)
+        end = limited
         if base is not None:
             base = clamp(clamp(base, low, high), lower, upper)
             if self._allows(base, allowed):
                 start = base
             else:
-                limited = base
-        return self._last_allowed(start, limited, allowed)
+                end = base
+        # What moves no arm has its limits already, and numbers of an orientation have no middle.
+        return np.where(self._moves_arm, self._last_allowed(start, end, allowed), limited)
+
+    def orientation_problem(self, command: Array) -> str:
+        """Return what is wrong with a command whose quaternion has no length, else nothing.
+
+        Args:
+            command: finite, shape (m,).
+        """
+        try:
+            for orientation in self.orientations:
+                orientation.check(command)
+        except UnsafeCommandError as error:
+            return str(error)
+        return ''
 
     def body_problem(self, joints: Array) -> str:
         """Return which limit of the body positions are beyond, empty if none.

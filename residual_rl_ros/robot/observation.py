@@ -118,7 +118,8 @@ class ObservationAssembler:
         """Return the observation, shape (n,).
 
         Args:
-            now: current time [s] against which age is judged; None skips the check (lockstep).
+            now: current time [s] against which age is judged; None skips the check (lockstep). A
+                value that is stamped later, by less than its `max_age_s`, is taken to be of now.
             in_episode: latched channels keep their values, but for those that change at once.
 
         Raises:
@@ -152,6 +153,8 @@ class ObservationAssembler:
                     channel.topic,
                     'future',
                 )
+            if now is not None and now < stamp < np.inf:
+                self._stamps[index] = now  # It ages, and what comes after it is newer.
             values.append(value)
         return np.concatenate(values)
 

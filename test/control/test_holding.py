@@ -391,3 +391,22 @@ def test_a_residual_that_is_switched_on_fades_in() -> None:
     commanded = loop.controller.commanded()
     assert commanded is not None
     assert commanded.bound_scale == 1.0
+
+
+def test_a_decision_that_ends_in_slowing_down_is_no_transition() -> None:
+    loop, callbacks, policy, now = rolling()
+    now = drive(loop, now, 8)
+    loop.controller._chunk_timeout_s = 0.0
+    policy.gate.clear()
+    for _ in range(20):
+        now = drive(loop, now, 1)
+        if loop.controller.late_chunks:
+            break
+    told = len(callbacks.transitions)
+    now = drive(loop, now, 4)
+    loop.controller._chunk_timeout_s = None
+    policy.gate.set()
+    drive(loop, now, 3)
+    assert len(callbacks.transitions) > told
+    before, after = callbacks.transitions[told - 1 : told + 1]
+    assert after.step - before.step > loop.controller.layout.decision_steps  # One is missing.

@@ -227,3 +227,29 @@ def test_a_jump_of_the_clock_does_not_give_a_stuck_robot_up() -> None:
             obstacles.shift(10.0)
     assert not any(given_up[:20])
     assert any(given_up)
+
+
+def test_a_mark_counts_although_the_clock_went_back_since_the_last_control_step() -> None:
+    loop, callbacks = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 1000.0, 10) - 50.0
+    assert loop.end_episode(MARK_FAILURE, now)
+    drive(loop, now, 2)
+    assert loop.episode == 1
+    assert loop.counts['refused_feedback'] == 0
+    assert callbacks.transitions[-1].success is Success.FAILURE
+
+
+def test_a_sample_that_is_stamped_a_little_ahead_ages_from_its_receipt() -> None:
+    loop, _ = real_time(LinearPolicy())
+    loop.activate()
+    now = drive(loop, 0.0, 5)
+    (channel,) = (each for each in loop.assembler._channels if each.name == 'arm')
+    ahead = now + 0.9 * channel.max_age_s
+    for each, values in (('arm', np.array([0.1, -0.1])), ('tool', np.array([0.5]))):
+        loop.push_observation(each, ahead, values)
+    loop.tick(now)
+    feed(loop, now + PERIOD, 0.2)  # By its stamp it is older than the one before.
+    loop.tick(now + PERIOD)
+    np.testing.assert_allclose(loop.assembler.assemble()[:2], [0.2, -0.2])
+    assert loop.assembler.oldest_stamp == now + PERIOD

@@ -196,14 +196,48 @@ def test_whoever_holds_or_commands_stands_above_the_way_home(who: str) -> None:
         arm.loop.receive_takeover(stopped + 0.02)
         arm.tick(3)
         np.testing.assert_allclose(arm.position, stopped + 0.02)
-    arm.loop.request_start()
+    assert bool(arm.loop.request_start()) == (who != 'stop input')
     arm.tick(3)
     assert not arm.loop.in_episode
     arm.loop.held = False
     arm.loop.set_takeover(False)
     arm.loop.obstacles.set_stop('button', '')
+    if who == 'stop input':
+        arm.loop.request_start()
     arm.until(lambda: arm.loop.in_episode)
     assert arm.callbacks.faults == []
+
+
+def test_a_stop_input_takes_back_a_start_that_was_asked_for() -> None:
+    arm = Arm()
+    assert arm.loop.request_start()
+    arm.loop.obstacles.set_stop('button', 'pressed')
+    arm.tick(3)
+    assert arm.loop.request_start() == Answer(False, 'pressed')
+    arm.loop.obstacles.set_stop('button', '')
+    arm.tick(100)
+    assert not arm.loop.in_episode
+    assert arm.callbacks.commands == []
+    assert 'the start that was asked for is forgotten: ask again' in arm.callbacks.warnings
+
+
+@pytest.mark.parametrize('who', ['home', 'operator'])
+def test_no_way_begins_at_one_wrong_sample(who: str) -> None:
+    arm = Arm()
+    arm.tick(5)
+    if who == 'home':
+        assert arm.loop.request_home()
+    else:
+        arm.loop.set_takeover(True)
+        arm.loop.receive_takeover(AWAY)
+    arm.position = np.array([0.4, 0.2])  # Inside of the limits, and not where the arm is.
+    arm.tick()
+    arm.position = AWAY.copy()
+    arm.tick()
+    assert arm.callbacks.commands == []  # Not before two samples agree.
+    arm.tick()
+    command = arm.callbacks.commands[-1][1]
+    assert (np.abs(command - AWAY) <= ACTION.max_step).all()
 
 
 def test_a_way_home_that_is_blocked_is_a_fault_by_name() -> None:

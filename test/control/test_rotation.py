@@ -4,13 +4,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+from base_policy_builders import LinearPolicy, make_metadata
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from loop_builders import real_time
 from scipy.spatial.transform import Rotation
 
+from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.config import ControllerConfig
+from residual_rl_ros.control.feedback import NOTHING_HAPPENED
+from residual_rl_ros.control.rotation import OrientationMixing
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError, ObservationError, UnsafeCommandError
 from residual_rl_ros.robot.action_spec import ActionSpec
@@ -205,3 +214,88 @@ def test_numbers_that_no_orientation_is_measured_in_are_not_believed(
         return
     with pytest.raises(ObservationError, match=r'r0.* is measured as .*check the sensor'):
         limiter.check_measured()
+
+
+@given(numbers(2.0 * np.pi), numbers())
+def test_means_are_taken_of_orientations_and_not_of_their_numbers(
+    given_numbers: np.ndarray, near: np.ndarray
+) -> None:
+    limit = SafetyFilter(pose(VECTOR)).orientations[0]
+    command, other = (np.concatenate([[0.0], each]) for each in (given_numbers, near))
+    found = limit.alike(command, other)
+    assert angle(rotation(found), rotation(given_numbers)) < 1e-6
+    assert np.linalg.norm(found - near) <= np.linalg.norm(given_numbers - near) + 1e-12
+
+
+def test_the_mean_of_a_quaternion_and_its_negative_is_that_orientation() -> None:
+    mixing = OrientationMixing(SafetyFilter(pose(QUATERNION, -1.0, 1.0)).orientations)
+    quaternion = Rotation.from_rotvec([0.3, 0.0, 1.0]).as_quat()
+    rows = np.concatenate([[[0.5, *quaternion]], [[0.5, *-quaternion]]]).astype(np.float32)
+    alike = mixing.alike(rows, rows[:1].repeat(2, axis=0))
+    mean = mixing.whole(0.9 * alike[:1] + 0.05 * alike[1:])  # Shorter than 1.
+    np.testing.assert_allclose(mean[0, 1:], quaternion, atol=1e-6)
+    nothing = np.zeros((1, 5), dtype=np.float32)
+    assert not mixing.whole(nothing).any()  # The filter refuses it.
+
+
+@pytest.mark.parametrize('splicing', [Splicing(0, 6), Splicing(0, 0, 0.01, 4)])
+def test_chunks_whose_numbers_leap_are_blended_without_a_turn(splicing: Splicing) -> None:
+    action = pose(VECTOR, -6.0, 6.0)
+    spec = replace(action, measured_by=())
+    policy = Leaping()
+    controller = ControllerConfig(1, (0.0,), splicing).build(policy, spec)
+    controller.begin_episode(0, np.zeros(1), 0.0)
+    previous = None
+    for step in range(40):
+        command = controller.command()
+        assert command is not None
+        turned = rotation(command[1:])
+        if previous is not None:
+            assert angle(turned, previous) < 0.01
+        previous = turned
+        controller.step(np.zeros(1), float(step + 1), NOTHING_HAPPENED)
+    assert policy.calls > 4
+    controller.close()
+
+
+class Leaping(LinearPolicy):
+    """Plans one orientation in numbers that are on either side of pi in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            make_metadata(
+                observation_names=('x',),
+                action_names=('x', 'r0', 'r1', 'r2'),
+                action_min=(-1.0, *(-6.0,) * 3),
+                action_max=(1.0, *(6.0,) * 3),
+                horizon=16,
+                exec_steps=8,
+            )
+        )
+        self.calls = 0
+
+    def plan(self, window: Any, noises: Any = None, context: Any = None) -> np.ndarray:
+        del window, noises, context
+        self.calls += 1
+        side = 1.0 if self.calls % 2 else -1.0
+        return np.tile(np.array([0.0, 0.0, 0.0, side * (np.pi - 0.002)], np.float32), (16, 1))
+
+
+def test_density_and_proposals_of_orientations_are_not_blended() -> None:
+    with pytest.raises(ConfigError, match='chunk_blend_steps is given, but an orientation'):
+        ControllerConfig(1, (0.0,), Splicing(0, 6), prior_width=(0.1,)).build(
+            Leaping(), pose(VECTOR, -6.0, 6.0)
+        )
+
+
+def test_an_operators_quaternion_of_no_length_is_refused() -> None:
+    names = ('x', 'r0', 'r1', 'r2', 'r3')
+    policy = LinearPolicy(
+        make_metadata(action_names=names, action_min=(-1.0,) * 5, action_max=(1.0,) * 5)
+    )
+    loop, callbacks = real_time(policy, action=replace(pose(QUATERNION, -1.0, 1.0), measured_by=()))
+    loop.receive_takeover(np.zeros(5))
+    assert loop.counts['refused_takeovers'] == 1
+    assert 'expected a quaternion with a length' in callbacks.warnings[-1]
+    loop.receive_takeover(np.array([0.0, 0.0, 0.0, 0.0, 1.0]))
+    assert loop.counts['refused_takeovers'] == 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.control.workspace import Workspace
@@ -223,3 +224,38 @@ def test_a_gripper_among_the_actions_moves_no_joint_of_the_arm() -> None:
         assert sent[3] == 0.5
         joint_positions = expected
     assert both.workspace_limited == alone.workspace_limited > 0
+
+
+def test_an_orientation_beside_an_arm_turns_no_faster_at_its_border() -> None:
+    """Between the numbers of two orientations are none that can be cut short at."""
+    action, count = ROBOT.action, ROBOT.action.size
+    names = tuple(f'tool.r{index}' for index in range(3))
+    both = replace(
+        action,
+        names=(*action.names, *names),
+        units=(*action.units, *('rad',) * 3),
+        measured_by=(*action.names, *names),
+        hold=('',) * (count + 3),
+        orientations=((count, count + 1, count + 2),),
+        workspace=replace(BOX, joints=(*BOX.joints, '', '', '')),
+        **{
+            label: np.append(getattr(action, label), [value] * 3)
+            for label, value in (
+                *(('lower', -6.0), ('upper', 6.0), ('max_step', 0.05)),
+                *(('following_limit', 0.2), ('start_limit', 0.2)),
+            )
+        },
+    )
+    alone, safety = SafetyFilter(action), SafetyFilter(both)
+    side = np.array([0.0, 0.0, np.pi - 0.002])
+    wanted = BORDER + 0.02 * DOWN
+    for base in (None, BORDER, wanted):
+        sent = safety.apply(
+            np.append(wanted, -side),  # Nearly the same orientation, in other numbers.
+            np.append(BORDER, side),
+            None if base is None else np.append(base, -side),
+        )
+        np.testing.assert_array_equal(sent[:count], alone.apply(wanted, BORDER, base))
+        turn = Rotation.from_rotvec(sent[count:]) * Rotation.from_rotvec(side).inv()
+        assert turn.magnitude() < 0.005
+    assert safety.workspace_limited == alone.workspace_limited == 3
