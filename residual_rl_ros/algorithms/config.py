@@ -24,6 +24,8 @@ PRECISIONS = ('auto', 'float32', 'bfloat16')
 """What `precision` may be."""
 DEVICES = ('auto', 'cpu', 'cuda')
 """What `device` may be."""
+MAX_BATCH = 2**16
+"""Most transitions of an update."""
 FAR_SIGHTED = 1.5
 """Episodes of so many times the decisions that a discount looks ahead are too long for it."""
 
@@ -37,7 +39,7 @@ class ReplayConfig:
     replay_capacity: int = parameter(
         200_000, 'transitions kept, in the replay and among the demonstrations each', 1
     )
-    batch_size: int = parameter(256, 'transitions per update', 1)
+    batch_size: int = parameter(256, 'transitions per update', 1, MAX_BATCH)
     utd: float = parameter(
         1.0, 'critic updates per transition after the warm-up', maximum=1000.0, above=0.0
     )

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.algorithms.config import DiscountConfig, too_deep
+from residual_rl_ros.algorithms.config import MAX_BATCH, DiscountConfig, too_deep
 from residual_rl_ros.algorithms.customisation import (
     MAX_KNOB,
     CustomisationConfig,
@@ -68,7 +68,7 @@ class OnPolicyConfig(DiscountConfig, GreedyConfig):
 
     rollout_length: int = parameter(2048, 'transitions between two phases of updates', 2)
     epochs: int = parameter(10, 'times that a phase goes through its rollout', 1)
-    batch_size: int = parameter(64, 'transitions per update', 1)
+    batch_size: int = parameter(64, 'transitions per update', 1, MAX_BATCH)
     gae_lambda: float = parameter(
         0.95, 'how far rewards count in an advantage before values stand in for them', 0.0, 1.0
     )

@@ -20,7 +20,7 @@ from torch import Tensor
 from residual_rl_ros.algorithms.actor_critic import (
     ActorCritic,
 )
-from residual_rl_ros.algorithms.config import ActorCriticConfig
+from residual_rl_ros.algorithms.config import MAX_BATCH, ActorCriticConfig
 from residual_rl_ros.algorithms.losses import bellman_target
 from residual_rl_ros.algorithms.rule import register
 from residual_rl_ros.algorithms.training_state import Adam
@@ -55,6 +55,7 @@ class SacConfig(ActorCriticConfig):
         'transitions per update of actor and temperature, drawn for it; 0 takes the batch of the '
         'critics',
         0,
+        MAX_BATCH,
     )
 
     def problems(self) -> Iterator[str]:

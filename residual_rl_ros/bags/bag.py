@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,7 @@ class Bag:
             only: one of the bag's files; None takes all.
         """
         counts: dict[Path, int] = {}
+        spans: dict[Path, tuple[int, int, int]] = {}
         latest, before = -(2**63), 0
         for files in self._recordings if only is None else [[only]]:
             began: int | None = latest
@@ -101,14 +103,32 @@ class Bag:
                 self._check_topics(file, segment)
                 folder = file.path.parent
                 counts[folder] = counts.get(folder, 0) + len(segment)
-                if began is not None and int(segment.time_ns.min()) < began:
+                begin, end = int(segment.time_ns.min()), int(segment.time_ns.max())
+                count, first, last = spans.get(file.path, (0, begin, end))
+                spans[file.path] = count + len(segment), min(first, begin), max(last, end)
+                if began is not None and begin < began:
                     before += 1  # This recording was made before the last one.
                 began, part = None, segment.part
-                latest = max(latest, int(segment.time_ns.max()))
+                latest = max(latest, end)
                 yield file, replace(segment, part=before + part) if before else segment
             before += part
+        if only is None:
+            self._check_copies(spans)
         if only is None and not len(self.problems):
             self._check_counts(counts)
+
+    def _check_copies(self, spans: Mapping[Path, tuple[int, int, int]]) -> None:
+        """Report files that are copies of another: whatever is in them counts twice.
+
+        Args:
+            spans: number of messages of each file, and the times of the first and the last [ns].
+        """
+        by_span: dict[tuple[int, int, int], Path] = {}
+        for path, span in spans.items():
+            other = by_span.setdefault(span, path)
+            if other != path and filecmp.cmp(path, other, shallow=False):
+                reason = f'is a copy of {other.name}: its {span[0]} messages count twice; remove it'
+                self.problems.add(path, reason)
 
     def _check_counts(self, counts: dict[Path, int]) -> None:
         """Report metadata that counts other messages than there are."""

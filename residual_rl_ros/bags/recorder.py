@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +39,8 @@ from residual_rl_ros.transitions.cdr import knows, typestore
 PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 BAG_VERSION: Literal[9] = 9
 """Of `metadata.yaml`: Jazzy and later."""
+CHUNK_CRC = 1 + 8 + 3 * 8
+"""Place of the CRC-32 in an MCAP chunk: after kind and length of the record, two times, a size."""
 NEVER = QosTime(2147483647, 4294967295)
 
 
@@ -170,6 +174,8 @@ class Recorder:
         writer.open()
         text = yaml.safe_dump(self._custom_data, sort_keys=False)
         (folder / RECORDING).write_text(text, encoding='utf-8')
+        if isinstance(writer.storage, McapWriter):
+            add_checksums(writer.storage)
         for key, value in self._custom_data.items():
             writer.set_custom_data(key, value)
         for topic in self._topics.values():
@@ -214,6 +220,22 @@ class Recorder:
             raise OutputError(
                 f'cannot write {str(self._folder)!r}: {error}; free space or choose another folder'
             ) from error
+
+
+def add_checksums(storage: McapWriter) -> None:
+    """Let the chunks of a file have the CRC-32 that rosbags leaves out: damage is found by it."""
+    plain = storage.close_chunk
+
+    def close_chunk() -> None:
+        checksum = zlib.crc32(storage.chunk.bio.getbuffer())
+        begin = storage.bio.tell()
+        plain()
+        end = storage.bio.tell()
+        storage.bio.seek(begin + CHUNK_CRC)
+        storage.bio.write(struct.pack('<I', checksum))
+        storage.bio.seek(end)
+
+    storage.close_chunk = close_chunk  # type: ignore[method-assign]
 
 
 def _qos(topic: RecordedTopic) -> Qos:

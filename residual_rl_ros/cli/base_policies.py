@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.cli.options import (
+    MAX_EPISODES,
     MAX_SEED,
     AddOnOption,
     JsonOption,
@@ -42,7 +43,8 @@ def train_base(
     out: Annotated[Path, typer.Option(help='Folder for the model and its card.')] = Path('models'),
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Training seed.')] = 0,
     evaluate: Annotated[
-        int, typer.Option(min=1, help='Held-out seeds for the success in the card.')
+        int,
+        typer.Option(min=1, max=MAX_EPISODES, help='Held-out seeds for the success in the card.'),
     ] = 200,
 ) -> None:
     """Train a base policy from scripted demonstrations and write its model card."""
@@ -65,7 +67,8 @@ def train_prior(
     ] = None,
     add_on: AddOnOption = None,
     evaluate: Annotated[
-        int, typer.Option(min=1, help='Held-out seeds for the returns in the card.')
+        int,
+        typer.Option(min=1, max=MAX_EPISODES, help='Held-out seeds for the returns in the card.'),
     ] = 100,
     run: Annotated[
         MaybePath, typer.Option(help='Folder of the run; default: runs/MODEL_prior.')

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from residual_rl_ros.cli.options import (
+    MAX_EPISODES,
     AddOnOption,
     BaseOption,
     DemonstrationsOption,
@@ -56,7 +57,10 @@ def compare(
     workers: WorkersOption = 2,
     ray: RayOption = None,
     evaluate: Annotated[
-        int, typer.Option(min=1, help='Paired evaluation episodes at the end of each run.')
+        int,
+        typer.Option(
+            min=1, max=MAX_EPISODES, help='Paired evaluation episodes at the end of each run.'
+        ),
     ] = 100,
     demonstrations: DemonstrationsOption = None,
     observation_map: ObservationMapOption = None,

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
+    MAX_EPISODES,
     MAX_SEED,
     AddOnOption,
     BaseOption,
@@ -130,7 +131,7 @@ def train(
         int, typer.Option(min=1, help='Control steps between two checkpoints.')
     ] = 8000,
     evaluate: Annotated[
-        int, typer.Option(min=0, help='Paired evaluation episodes at the end.')
+        int, typer.Option(min=0, max=MAX_EPISODES, help='Paired evaluation episodes at the end.')
     ] = 100,
     success: SuccessOption = None,
     add_on: AddOnOption = None,

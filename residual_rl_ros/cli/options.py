@@ -46,6 +46,8 @@ ScaleOption = Annotated[
     MaybeFloat,
     typer.Option('--scale', help=f'Residual scale lambda for --env; default: {USUAL_SCALE:g}.'),
 ]
+MAX_EPISODES = 100_000
+"""Most episodes of an evaluation."""
 MAX_SEED = 2**31 - 1
 """Largest seed; environment seeds are a million times as large."""
 SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Learner seed.')]
@@ -180,7 +182,7 @@ def assignments(texts: list[str]) -> dict[str, Any]:
     """Return the values of `--set key=value` options."""
     from residual_rl_ros.files.yaml_text import parse_yaml
 
-    values = {}
+    values, given = {}, set()
     for text in texts:
         key, equals, value = text.partition('=')
         try:
@@ -189,6 +191,9 @@ def assignments(texts: list[str]) -> dict[str, Any]:
             raise ResidualRLError(str(error)) from error
         if not equals:
             raise ResidualRLError(f'--set {text!r} is no assignment, expected key=value')
+        if key in given:
+            raise ResidualRLError(f'--set {key} is given twice; give it once')
+        given.add(key)
     return values
 
 

@@ -321,7 +321,9 @@ def load_run_state(directory: Path) -> dict[str, npt.NDArray[Any]]:
 
 _UNREADABLE = (
     OSError,
-    KeyError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
     TypeError,
     ValueError,
     RuntimeError,

@@ -88,7 +88,7 @@ class BaseRecipe:
     exec_start: int = parameter(MISSING, 'index of the action meant for the newest observation', 0)
     exec_steps: int = parameter(MISSING, 'actions of a chunk that are executed', 1)
     gradient_steps: int = parameter(MISSING, 'Adam steps', 1)
-    batch_size: int = parameter(MISSING, 'windows per step', 1)
+    batch_size: int = parameter(MISSING, 'windows per step', 1, 10**5)
     learning_rate: float = parameter(
         MISSING,
         'Adam step size at the start; decays to zero along a cosine',

@@ -54,7 +54,7 @@ class EncoderRecipe:
     keypoints: int = parameter(MISSING, 'keypoints, two features each', 1)
     channels: int = parameter(MISSING, 'feature maps of the hidden layers', 1)
     gradient_steps: int = parameter(MISSING, 'Adam steps', 1)
-    batch_size: int = parameter(MISSING, 'images per step', 1)
+    batch_size: int = parameter(MISSING, 'images per step', 1, 10**4)
     learning_rate: float = parameter(
         MISSING,
         'Adam step size at the start; decays to zero along a cosine',

@@ -19,7 +19,8 @@ ACTOR = 'actor.safetensors'
 
 def readable_checkpoint(directory: Path) -> Path:
     """Return the checkpoint, or the one before it if a save was killed between its renames."""
-    stale = directory.with_name(directory.name + '.old')
+    absolute = directory.absolute()  # `.` has no name.
+    stale = absolute.parent / f'{absolute.name}.old'
     return stale if stale.exists() and not directory.exists() else directory
 
 

@@ -29,7 +29,7 @@ from residual_rl_ros.config.success import (
     SuccessCriterion,
 )
 from residual_rl_ros.control.feedback import StepFeedback
-from residual_rl_ros.errors import ResidualRLError, TaskError
+from residual_rl_ros.errors import ResidualRLError, TaskError, shown
 from residual_rl_ros.numerics import flag, is_one_hot, scalar, within
 from residual_rl_ros.transitions.layout import MAX_OBSERVATION
 from residual_rl_ros.transitions.transition import MAX_REWARD, Success
@@ -67,13 +67,14 @@ def foreign(what: str, function: Callable[[], Answer]) -> Answer:
         function: the call.
 
     Raises:
-        TaskError: it raised anything; the error names the exception and its place.
+        TaskError: it raised anything, or ended the program; the error names the exception and its
+            place.
     """
     try:
         return function()
     except ResidualRLError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise TaskError(
             f'{what}: {type(error).__name__}: {_reason(error)} '
@@ -81,9 +82,12 @@ def foreign(what: str, function: Callable[[], Answer]) -> Answer:
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Return an exception's text, and what is meant where an old environment is the cause."""
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception as failure:  # noqa: BLE001 - it is told already that something failed.
+        return f'{type(failure).__name__} in its text'
     if isinstance(error, ValueError) and 'expected 5, got 4' in text:
         return f'{text}; {FIVE_VALUES}'
     if isinstance(error, TypeError) and "unexpected keyword argument 'seed'" in text:
@@ -165,7 +169,7 @@ class CheckedEnvironment:
         observation, reward, terminated, truncated, info = answer
         if not isinstance(info, Mapping):
             raise self._wrong('info', info, 'a dictionary')
-        self.info = info
+        self.info = info = foreign(self._where, lambda: dict(info))
         ended, cut = self._flag('terminated', terminated), self._flag('truncated', truncated)
         if ended and self._flag(TIME_LIMIT, info.get(TIME_LIMIT, False)):
             ended, cut = False, True  # The end was a time limit all the same.
@@ -183,7 +187,7 @@ class CheckedEnvironment:
 
     def random_command(self) -> npt.NDArray[Any]:
         """Return a random command, shape (m,), by the generator of the action space."""
-        action = self._env.action_space.sample()
+        action = foreign(f'{self.name}: its action space', self._env.action_space.sample)
         if not self._discrete:
             return np.asarray(action)
         command = np.zeros(self._env.action_space.n)  # type: ignore[attr-defined]
@@ -203,11 +207,9 @@ class CheckedEnvironment:
         return f'{self.name}, episode {self._episode} (seed {self._seed}), {now}'
 
     def _wrong(self, field: str, value: Any, expected: str) -> TaskError:
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else f'{shown[:80]}…'
         return TaskError(
-            f'{self._where}: {field} is {shown}, expected {expected}; correct the environment or '
-            'its wrappers'
+            f'{self._where}: {field} is {shown(value)}, expected {expected}; correct the '
+            'environment or its wrappers'
         )
 
     def _flag(self, field: str, value: Any) -> bool:
@@ -283,7 +285,9 @@ class CheckedEnvironment:
                 'the environment or its wrappers'
             )
         if array.dtype.kind != 'f':
-            return array if array.ndim > 1 else array.astype(np.float64)  # An image stays as it is.
+            if array.ndim > 1:
+                return array  # An image stays as it is.
+            array = array.astype(np.float64)
         # As on topics: what is larger is no observation, and its square spoils a network.
         flat = array.astype(np.float64).ravel()
         if not within(flat, MAX_OBSERVATION):

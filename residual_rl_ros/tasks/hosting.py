@@ -13,15 +13,14 @@ import numpy.typing as npt
 import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
-from residual_rl_ros.config import DEFAULT_PRESET
 from residual_rl_ros.config.success import AUTO, SuccessCriterion
-from residual_rl_ros.errors import ConfigError
+from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.action_spec import CONTINUOUS, DISCRETE
 from residual_rl_ros.robot.description import RobotConfig
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
-from residual_rl_ros.tasks.checked import Env, criterion_of, foreign
+from residual_rl_ros.tasks.checked import Env, criterion_of, environment_name, foreign
 from residual_rl_ros.tasks.metaworld import PREFIX, MetaWorld
 from residual_rl_ros.tasks.published import PUBLISHED
 from residual_rl_ros.tasks.registry import (
@@ -32,6 +31,7 @@ from residual_rl_ros.tasks.registry import (
     make_task,
 )
 from residual_rl_ros.tasks.robot_view import RobotView
+from residual_rl_ros.transitions.layout import MAX_SIZE
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
@@ -69,12 +69,33 @@ def make_environment(name: str, render_mode: str | None = None, success: str = A
     env = _make_foreign(name, render_mode)
     if name in PUBLISHED and criterion.source == AUTO:
         criterion = criterion_of(env)
-    if isinstance(env.observation_space, gymnasium.spaces.Dict):
-        if not env.observation_space.is_np_flattenable:
-            raise ConfigError(f'{name}: the observation space {env.observation_space} is no vector')
+    return TellsSuccess(foreign(f'{name}: its spaces', lambda: _as_vector(name, env)), criterion)
+
+
+def _as_vector(name: str, env: Env) -> Env:
+    """Return an environment that observes a vector.
+
+    Raises:
+        ConfigError: names the space that is none.
+    """
+    space = env.observation_space
+    if isinstance(space, gymnasium.spaces.Dict):
+        if not (len(space) and space.is_np_flattenable):
+            raise ConfigError(f'{name}: the observation space {shown(space)} is no vector')
+        _check_size(name, 'observation', gymnasium.spaces.flatdim(space))
         env = gymnasium.wrappers.FlattenObservation(env)
     _check_spaces(name, env)
-    return TellsSuccess(env, criterion)
+    return env
+
+
+def _check_size(name: str, kind: str, size: int) -> None:
+    """Refuse a vector that no transition holds.
+
+    Raises:
+        ConfigError: it has too many numbers, or none.
+    """
+    if not 1 <= size <= MAX_SIZE:
+        raise ConfigError(f'{name}: the {kind} has {size} numbers, expected 1 to {MAX_SIZE}')
 
 
 def flattened(env: Env) -> dict[str, int]:
@@ -124,12 +145,14 @@ def _check_spaces(name: str, env: Env) -> None:
     """
     for kind, space in (('observation', env.observation_space), ('action', env.action_space)):
         if kind == 'action' and isinstance(space, gymnasium.spaces.Discrete):
+            _check_size(name, kind, int(space.n))
             continue
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
             more = ' or, of the actions, a Discrete' if kind == 'action' else ''
             raise ConfigError(
-                f'{name}: the {kind} space is {space}, expected a one-dimensional Box{more}'
+                f'{name}: the {kind} space is {shown(space)}, expected a one-dimensional Box{more}'
             )
+        _check_size(name, kind, space.shape[0])
     if isinstance(env.action_space, gymnasium.spaces.Discrete):
         return
     if env.action_space.dtype is None or env.action_space.dtype.kind != 'f':
@@ -151,16 +174,35 @@ class TellsSuccess(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self.success_criterion = criterion
 
+    def close(self) -> None:
+        """End it.
+
+        Raises:
+            TaskError: it failed.
+        """
+        foreign(f'{environment_name(self)}: close', super().close)
+
 
 def environment_names(env: Env) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of observation and action; generic ones where an environment has none."""
+    """Return the names of observation and action; generic ones where an environment has none.
+
+    Raises:
+        ConfigError: it does not name each number.
+        TaskError: it fails to.
+    """
     names = []
     spaces = (env.observation_space, env.action_space)
     for kind, space, stem in zip(
         ('observation', 'action'), spaces, (f'{CHANNEL}x', 'action'), strict=True
     ):
         generic = tuple(f'{stem}{index}' for index in range(vector_size(space)))
-        names.append(_own_names(env, kind) or generic)
+        own = _own_names(env, kind)
+        if own and len(own) != len(generic):
+            raise ConfigError(
+                f'{environment_name(env)}: {kind}_names has {len(own)} names for {len(generic)} '
+                'numbers; correct the environment'
+            )
+        names.append(own or generic)
     return names[0], names[1]
 
 
@@ -175,14 +217,22 @@ def vector_size(space: gymnasium.Space[Any]) -> int:
 def _own_names(env: Env, kind: str) -> tuple[str, ...]:
     """Return the names that an environment gives, empty if it gives none."""
     attribute = f'{kind}_names'
-    return tuple(env.get_wrapper_attr(attribute)) if env.has_wrapper_attr(attribute) else ()
+
+    def read() -> tuple[str, ...]:
+        return tuple(env.get_wrapper_attr(attribute)) if env.has_wrapper_attr(attribute) else ()
+
+    return foreign(f'{environment_name(env)}: {attribute}', read)
 
 
 def control_rate_hz(env: Env) -> float:
     """Return the control rate of an environment [Hz]; 20 where it does not say."""
     attribute = 'control_rate_hz'
-    own = env.get_wrapper_attr(attribute) if env.has_wrapper_attr(attribute) else None
-    return float(own or env.unwrapped.metadata.get('render_fps') or 20.0)
+
+    def read() -> float:
+        own = env.get_wrapper_attr(attribute) if env.has_wrapper_attr(attribute) else None
+        return float(own or (env.unwrapped.metadata or {}).get('render_fps') or 20.0)
+
+    return foreign(f'{environment_name(env)}: {attribute}, or render_fps', read)
 
 
 def describe_robot(name: str, env: Env) -> dict[str, Any]:
@@ -193,7 +243,9 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
     actions go as one-hot vectors.
 
     Raises:
-        ConfigError: it observes images, or its actions have no bounds for a robot.
+        ConfigError: it observes images, its actions have no bounds for a robot, or a name or number
+            that it gives is none for one.
+        TaskError: it fails to say one.
     """
     observation, action = env.observation_space, env.action_space
     if not isinstance(observation, gymnasium.spaces.Box):
@@ -215,7 +267,7 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             'upper': high.tolist(),
             'max_velocity': ((high - low) * rate).tolist(),
         }
-    return {
+    described_robot = {
         'name': name,
         'control_rate_hz': rate,
         'command': {'topic': 'command', 'type': FLOAT_ARRAY},
@@ -232,6 +284,8 @@ def describe_robot(name: str, env: Env) -> dict[str, Any]:
             },
         },
     }
+    RobotConfig.from_mapping(described_robot, f'{name}, as a robot')
+    return described_robot
 
 
 def _action_bounds(name: str, space: gymnasium.spaces.Box) -> tuple[Float64, Float64]:
@@ -299,9 +353,6 @@ def finetune_for_environment(
         base_policy=str(base_policy.resolve()),
         decision_steps=metadata.decision_steps,
         residual_scale=(residual_scale,),
-        prefetch_steps=0,
-        preset=DEFAULT_PRESET,
-        overrides={},
         control_steps=96_000,
     )
 

@@ -16,7 +16,7 @@ from residual_rl_ros.config.success import (
     SuccessCriterion,
 )
 from residual_rl_ros.errors import ConfigError, TaskError
-from residual_rl_ros.tasks.checked import CheckedEnvironment, ambiguous, criterion_of
+from residual_rl_ros.tasks.checked import CheckedEnvironment, ambiguous, criterion_of, foreign
 from residual_rl_ros.tasks.hosting import make_environment
 from residual_rl_ros.tasks.published import PUBLISHED
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES
@@ -104,7 +104,7 @@ def _probe(name: str, wanted: str) -> tuple[list[str], int]:
     steps = 0
     try:
         checked.reset(PROBE_SEED, 0)
-        env.action_space.seed(PROBE_SEED)
+        foreign(f'{name}: its action space', lambda: env.action_space.seed(PROBE_SEED))
         done = False
         while not (
             done or steps == PROBE_STEPS or wanted in keys_found or (wanted == AUTO and keys_found)

@@ -122,6 +122,9 @@ class InProcessRun:
             control_steps: budget; the episode that crosses it is played to its end.
             on_episode: called after every episode; the run may be saved there.
             on_publication: called after every weight message.
+
+        Raises:
+            TaskError: the environment failed in an episode; the run may be saved then too.
         """
         mailbox = self._controller.mailbox
 
@@ -136,17 +139,18 @@ class InProcessRun:
         while self.steps < control_steps:
             seed = self._first_seed + self.episodes
             takeover = self._takeover(seed)
+            number = self.episodes
+            self.episodes += 1  # One that fails is not played again.
             episode = run_episode(
                 self._env,
                 self._controller,
                 seed,
-                self.episodes,
+                number,
                 ingest,
                 takeover=takeover,
                 add_on=self._add_on,
             )
             self.steps += episode.steps
-            self.episodes += 1
             on_episode(episode)
 
     def _takeover(self, seed: int) -> Callable[[], npt.NDArray[np.float64] | None]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from residual_rl_ros.config.run import training_seed
 from residual_rl_ros.config.success import RETURN, SUCCESS, SuccessCriterion
 from residual_rl_ros.demonstrations.source import Demonstrated, add_demonstrations
-from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.errors import OutputError, ResidualRLError, TaskError
 from residual_rl_ros.evaluation.episode import Episode, run_episode
 from residual_rl_ros.evaluation.figures import draw_learning_curve
 from residual_rl_ros.evaluation.paired import Score, difference, score
@@ -208,6 +208,10 @@ class _Training:
                     budget, on_episode, lambda learner: log.write(learner, self._recent_returns())
                 )
                 self._measure(last=True)
+            except TaskError:
+                self._save()
+                self._log.inform('what was learned is saved: --resume goes on with other episodes')
+                raise
             finally:
                 log.close()
             self._save()

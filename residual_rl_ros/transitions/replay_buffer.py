@@ -367,13 +367,24 @@ class ReplayBuffer:
         """Load what `export` returned.
 
         Raises:
-            ResidualRLError: the rows are of another layout or exceed the capacity.
+            ResidualRLError: the rows are of another layout or exceed the capacity, or what is said
+                of them is of no row.
         """
         table = contents['table']
         if table.ndim != 2 or table.shape[1] != self._table.shape[1] or len(table) > self.capacity:
             raise ResidualRLError(
                 f'stored replay has shape {table.shape}, expected up to {self._table.shape}'
             )
+        rows = len(table)
+        for name, values, least, largest in (
+            ('following', contents['following'], NONE, rows - 1),
+            ('source', contents['source'], 0, max(Source)),
+            ('end', contents['end'], 0, max(End)),
+            ('next', contents['next'], 0, min(rows, self.capacity - 1)),
+            ('open', contents['open'][:, 0], 0, rows - 1),
+        ):
+            if ((values < least) | (values > largest)).any():
+                raise ResidualRLError(f'stored replay: {name} is not within {least} to {largest}')
         self._table[: len(table)] = table
         self._following[: len(table)] = contents['following']
         self._source[: len(table)] = contents['source']

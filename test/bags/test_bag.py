@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -211,3 +212,15 @@ def test_reading_a_database_leaves_no_file_beside_it(tmp_path: Path) -> None:
     assert len(rows['']) == 300
     assert problems == []
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_part_that_is_a_copy_of_another_is_reported(tmp_path: Path) -> None:
+    folder = tmp_path / 'bags'
+    folder.mkdir()
+    file = the_file(write_bag(tmp_path / 'made', L, STREAM))
+    for name in ('a.mcap', 'b.mcap'):
+        shutil.copy(file, folder / name)
+    _, problems = read(folder)
+    (problem,) = problems
+    assert problem.startswith(str(folder / 'b.mcap'))
+    assert 'is a copy of a.mcap: its 301 messages count twice' in problem

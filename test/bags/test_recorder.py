@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bag_builders import open_recorder, write_bag, write_layout
+from bag_builders import open_recorder, read, the_file, write_bag, write_layout
 from command_line import run
 from mcap.exceptions import EndOfFile
 from mcap.reader import make_reader
@@ -34,7 +34,7 @@ from residual_rl_ros.bags.recorder import (
     raw_topics,
 )
 from residual_rl_ros.bags.transitions.reader import TRANSITIONS, TransitionReader
-from residual_rl_ros.errors import OutputError
+from residual_rl_ros.errors import BagError, OutputError
 from residual_rl_ros.robot.description import load_robot
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 
@@ -275,3 +275,22 @@ def test_a_closed_recorder_writes_no_more(tmp_path: Path) -> None:
     recorder.close()
     with pytest.raises(OutputError, match='closed'):
         write_layout(recorder, L)
+
+
+def test_a_flipped_bit_of_a_recording_is_found(tmp_path: Path) -> None:
+    layout = make_layout()
+    folder = write_bag(tmp_path / 'bag', layout, random_transitions(layout, 50))
+    whole, _ = read(folder)
+    file = the_file(folder)
+    sound = bytearray(file.read_bytes())
+    rng = np.random.default_rng(0)
+    for place in rng.integers(len(sound), size=200).tolist():
+        spoilt = bytearray(sound)
+        spoilt[place] ^= 1 << int(rng.integers(8))
+        file.write_bytes(spoilt)
+        try:
+            rows, problems = read(folder)
+        except BagError:
+            continue
+        same = rows.keys() == whole.keys() and np.array_equal(rows[''], whole[''])
+        assert same or problems, f'byte {place}'

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections import UserDict
 from typing import Any
 
 import gymnasium
@@ -63,6 +65,24 @@ def fail() -> None:
     raise ZeroDivisionError('no\nlicence')
 
 
+def leave() -> None:
+    sys.exit(0)
+
+
+def stammer() -> None:
+    raise SpeechlessError
+
+
+class SpeechlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+class Info(UserDict[str, Any]):
+    def __iter__(self) -> Any:
+        raise RuntimeError('no keys')
+
+
 @pytest.mark.parametrize(
     ('answer', 'reason'),
     [
@@ -70,6 +90,7 @@ def fail() -> None:
         ({'observation': np.array([0.0, 0.0, -np.inf])}, r'observation\[2\] is -inf, expected a'),
         ({'observation': np.array([0.0, 0.0, 1e300])}, r'observation\[2\] is 1e\+300, expected .*'),
         ({'observation': np.array([2e6, 0.0, 0.0])}, r'observation\[0\] is 2000000.0, expected a'),
+        ({'observation': np.array([0, 2**62, 0])}, r'observation\[1\] is 4.6.*, expected a finite'),
         ({'observation': np.zeros(2)}, r'float64 and shape \(2,\), expected .* of shape \(3,\)'),
         ({'observation': np.zeros((1, 3))}, r'shape \(1, 3\), expected numbers of shape \(3,\)'),
         ({'observation': None}, r'array of object and shape \(\), expected numbers'),
@@ -93,6 +114,9 @@ def fail() -> None:
         ({'info': {'is_success': np.nan}}, r"info\['is_success'\] is nan, expected true or false"),
         ({'info': {'success': 0.7}}, r"info\['success'\] is 0.7, expected true or false"),
         ({'info': {'success': True, 'is_success': False}}, r'both info.* say which one counts'),
+        ({'reward': leave}, r'SystemExit: 0 \('),
+        ({'reward': stammer}, r'SpeechlessError: RuntimeError in its text'),
+        ({'info': Info()}, r'RuntimeError: no keys'),
         ({'reward': fail}, r'ZeroDivisionError: no licence \(test_checked.py, line \d+\)'),
     ],
 )

@@ -19,10 +19,12 @@ from actor_builders import assert_same_actor
 from command_line import run_command, run_process
 from safetensors.torch import load_file
 
+from residual_rl_ros.errors import TaskError
 from residual_rl_ros.learner.checkpoint import ALGORITHM, MEMORY, RUN, STATE
 from residual_rl_ros.learner.learner import Learner
 from residual_rl_ros.residual_policy.actor_file import ACTOR
 from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.tasks.checked import CheckedEnvironment
 
 SETTINGS = {
     'warmup_transitions': 60,
@@ -122,6 +124,29 @@ def test_a_run_that_is_interrupted_saves_the_episode_in_progress_and_loses_nothi
     assert 500 <= state['control_steps'] < 600
     assert run_command(*arguments(broken, *NEVER, '--resume'), monkeypatch=monkeypatch) == 0
     assert_same_run(broken, whole)
+
+
+def test_an_environment_that_fails_costs_the_episode_in_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, step = tmp_path / 'out', CheckedEnvironment.step
+
+    def failing(env: CheckedEnvironment, command: Any) -> Any:
+        if env._episode == 5:
+            raise TaskError('the sensor is broken')
+        return step(env, command)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckedEnvironment, 'step', failing)
+        assert run_command(*arguments(out, *NEVER), monkeypatch=patch) == 2
+    errors = ' '.join(capsys.readouterr().err.split())
+    assert 'error: the sensor is broken' in errors
+    assert '--resume goes on with other episodes' in errors
+    state = json.loads((out / 'checkpoints' / 'latest' / STATE).read_text())['state']
+    assert len(state['history']) == 5
+    assert run_command(*arguments(out, *NEVER, '--resume'), monkeypatch=monkeypatch) == 0
+    history = json.loads((out / 'checkpoints' / 'latest' / STATE).read_text())['state']['history']
+    assert len(history) > 6
 
 
 def assert_same_run(broken: Path, whole: Path) -> None:

@@ -234,3 +234,16 @@ def test_an_n_step_sum_ends_where_an_operator_takes_over() -> None:
     # The second decision is followed by his: its value is that of where he takes over.
     assert batch.reward.tolist() == [0.0, 0.0, 0.25, 0.5, 1.0]
     assert batch.bootstrap.tolist() == [0.25, 0.5, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('following', 99), ('source', 9), ('end', -1), ('next', 8), ('open', 99)]
+)
+def test_contents_that_point_nowhere_are_refused(name: str, value: int) -> None:
+    contents = {key: values.copy() for key, values in filled(10, 5).export().items()}
+    if name == 'open':
+        contents[name] = np.full((1, 4), value)
+    else:
+        contents[name][0] = value
+    with pytest.raises(ResidualRLError, match=f'{name} is not within'):
+        ReplayBuffer(LAYOUT, 10).restore(contents)
