@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from residual_rl_ros.base_policy.inputs import ImageInput, Input
 from residual_rl_ros.base_policy.metadata import UNUSED_RANGE
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.prefetch import QUANTILE, Prefetch
-from residual_rl_ros.errors import BasePolicyError
+from residual_rl_ros.errors import BasePolicyError, ResidualRLError
 from residual_rl_ros.findings import InspectionReport
 from residual_rl_ros.numerics import Float32
 from residual_rl_ros.robot.description import load_robot
@@ -36,6 +37,8 @@ TRIAL = 'trial'
 """Name of the thread of the first inference."""
 LONGEST_S = 60.0
 """Longest inference that is waited for [s]."""
+LOADING_S = 60.0
+"""Longest loading [s]."""
 FAR_RANGES = 20.0
 """Actions that are always so many half ranges from the middle of the trained ones are in another
 unit."""
@@ -43,24 +46,76 @@ SAME_ACTION = 1e-3
 """Mean and action of a deterministic policy may differ by so many half ranges: by rounding."""
 
 
+def try_base_policy(
+    path: Path, robot: str | None = None, longest_s: float = LONGEST_S
+) -> InspectionReport:
+    """Inspect a model in a process of its own: what is in it may end a process, or run for ever.
+
+    Args:
+        path: ONNX file.
+        robot: shipped robot or YAML to check it against.
+        longest_s: longest inference that is waited for [s].
+
+    Raises:
+        ResidualRLError: the robot description itself is missing or wrong.
+    """
+    context = multiprocessing.get_context('spawn')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_report, args=(sender, path, robot, longest_s))
+    process.start()
+    sender.close()
+    report = InspectionReport(str(path))
+    try:
+        if receiver.poll(LOADING_S + longest_s):
+            found: InspectionReport | ResidualRLError = receiver.recv()
+            if isinstance(found, ResidualRLError):
+                raise found
+            return found
+        problem = f'it is not loaded, or does not run, within {LOADING_S + longest_s:g} s'
+    except EOFError:
+        process.join()
+        problem = (
+            f'it ended the process that tried it (exit code {process.exitcode}): does it divide '
+            'whole numbers by zero, or need more memory than there is?'
+        )
+    finally:
+        process.kill()
+        process.join()
+    report.problems.append(f'{path.name}: {problem}')
+    return report
+
+
+def _send_report(sender: Connection, path: Path, robot: str | None, longest_s: float) -> None:
+    """Send what a check found, or why the robot cannot be used."""
+    try:
+        sender.send(check_base_policy(path, robot, longest_s))
+    except ResidualRLError as error:
+        sender.send(error)
+
+
 def check_base_policy(
-    path: Path, robot: str | None = None, clock: Callable[[], float] = time.perf_counter
+    path: Path,
+    robot: str | None = None,
+    longest_s: float = LONGEST_S,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> InspectionReport:
     """Inspect a model, run it on random observations and time it.
 
     Args:
         path: ONNX file.
         robot: shipped robot or YAML to check it against.
+        longest_s: longest inference that is waited for [s].
         clock: source of seconds.
 
     Raises:
-        ConfigError: the robot description itself is wrong.
+        ResidualRLError: the robot description itself is missing or wrong.
     """
     report = InspectionReport(str(path))
     try:
         config = None if robot is None else load_robot(robot)[0]
         policy = OnnxBasePolicy(path, inference=ON_CPU if config is None else config.base_policy)
         _describe(policy, report)
+        _try_once(policy, longest_s)
         _run(policy, report, clock)
         if config is not None:
             policy.bind(config)
@@ -115,7 +170,7 @@ def _input(each: Input) -> str:
     return f'{each.name}: {each.kind} of shape {list(each.shape)}'
 
 
-def _try_once(policy: OnnxBasePolicy) -> None:
+def _try_once(policy: OnnxBasePolicy, longest_s: float) -> None:
     """Run one inference, for so long as a user waits; what hangs keeps nobody from leaving.
 
     Raises:
@@ -125,19 +180,14 @@ def _try_once(policy: OnnxBasePolicy) -> None:
     noise = np.zeros((1, *policy.noise_shape), dtype=np.float32) if policy.stochastic else None
     window = made_up_window(policy.metadata, np.random.default_rng(0))
     try:
-        worker.submit(policy.plan, window, noise).result(LONGEST_S)
+        worker.submit(policy.plan, window, noise).result(longest_s)
     except FutureTimeoutError as error:
         raise BasePolicyError(
-            f'{policy.path.name}: an inference takes longer than {LONGEST_S:g} s; does the graph '
+            f'{policy.path.name}: an inference takes longer than {longest_s:g} s; does the graph '
             'have a loop without an end?'
         ) from error
     finally:
         worker.close()
-
-
-def hangs() -> bool:
-    """Return whether an inference of a check still goes on."""
-    return any(thread.name == TRIAL for thread in threading.enumerate())
 
 
 def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], float]) -> None:
@@ -146,7 +196,6 @@ def _run(policy: OnnxBasePolicy, report: InspectionReport, clock: Callable[[], f
     times = []
     inputs: list[tuple[Float32, Float32 | None]] = []
     chunks = []
-    _try_once(policy)
     for _ in range(TIMED_CALLS):
         window = made_up_window(meta, rng)
         noise = rng.standard_normal(policy.noise_shape, dtype=np.float32)

@@ -238,15 +238,14 @@ def check_base(
     as_json: JsonOption = False,
 ) -> None:
     """Print what a base policy is and what is wrong with it; exit code 1 if it is unusable."""
-    from residual_rl_ros.checks.base_policy import check_base_policy, hangs
+    from residual_rl_ros.checks.base_policy import try_base_policy
     from residual_rl_ros.resources import find_base_policy
-    from residual_rl_ros.ros.common.process import end_at_exit
 
     if (task, env).count(None) != (1 if diagnose else 2):
         raise ResidualRLError('give --diagnose together with one of --task and --env')
     own_scale = scale_of(env, scale)
     path = find_base_policy(model)
-    report = check_base_policy(path, robot)
+    report = try_base_policy(path, robot)
     results: dict[str, Any] = asdict(report)
     if not as_json:
         report.show(Console())
@@ -264,8 +263,6 @@ def check_base(
     if as_json:
         print(json.dumps(results, indent=2))
     if report.problems:
-        if hangs():
-            end_at_exit(1)  # ONNX Runtime would abort.
         raise typer.Exit(1)
 
 

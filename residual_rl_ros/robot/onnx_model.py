@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +21,7 @@ import onnx
 import onnx.utils
 
 from residual_rl_ros.errors import ResidualRLError
+from residual_rl_ros.robot.onnx_bounds import check_bounds
 
 MAX_MODEL_BYTES = 2**31 - 1
 """Largest model with all its weights: more does not fit into a protobuf message."""
@@ -113,7 +114,9 @@ def read_model(
             digests[beside.name] = hashlib.sha256(sidecar).hexdigest()
             lines.append(f'{digests[beside.name]}  metadata\n')
             size += len(sidecar)
-        random = tuple(sorted(set(_random_operators(model))))
+        nodes, constants = list(_messages(model, onnx.NodeProto)), _constants(model)
+        check_bounds(model, nodes, constants, _messages(model, onnx.SparseTensorProto))
+        random = tuple(sorted(set(_random_operators(nodes, constants))))
         batch = tuple(sorted(set(_batch_names(model.graph))))
     except (OSError, ValueError) as error:
         reason = ' '.join(str(error).split())
@@ -273,17 +276,23 @@ def _batch_names(graph: Any) -> Iterator[str]:
                 yield dimension.dim_param
 
 
-def _random_operators(model: Any) -> Iterator[str]:
-    """Yield the types of the operators that draw random numbers."""
-    nodes = list(_messages(model, onnx.NodeProto))
+def _constants(model: Any) -> dict[str, list[Any]]:
+    """Return the tensors of all graphs and functions by their names: several may have the same."""
     constants: dict[str, list[Any]] = {}
     for graph in _messages(model, onnx.GraphProto):
         for tensor in graph.initializer:
             constants.setdefault(tensor.name, []).append(tensor)
-    for node in nodes:
+    for node in _messages(model, onnx.NodeProto):
         if node.op_type == 'Constant' and node.output:
             tensors = [each.t for each in node.attribute if each.name == 'value']
             constants.setdefault(node.output[0], []).extend(tensors)
+    return constants
+
+
+def _random_operators(
+    nodes: Sequence[Any], constants: Mapping[str, Sequence[Any]]
+) -> Iterator[str]:
+    """Yield the types of the operators that draw random numbers."""
     for node in nodes:
         if node.op_type in RANDOM_OPERATORS:
             yield node.op_type

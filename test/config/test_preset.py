@@ -73,7 +73,7 @@ def test_every_error_of_a_file_is_named_at_once() -> None:
         'gama is unknown; did you mean gamma?',
         'reward_scale was removed: it was 1 in every preset; delete the line, or scale the reward '
         'at its source',
-        "batch_size is 'many', expected a whole number >= 1",
+        "batch_size is 'many', expected a whole number >= 1 and <= 65536",
         'utd is -1, expected a number > 0.0 and <= 1000.0',
     )
     assert str(caught.value).startswith("preset 'best_of_n': gama is unknown")
