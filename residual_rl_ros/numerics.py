@@ -51,7 +51,7 @@ def scalar(value: Any) -> float:
     """Return one real number, given as Python's, numpy's or an array of one.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not one number, or complex.
     """
     if isinstance(value, float):
         return value

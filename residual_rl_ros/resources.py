@@ -149,7 +149,20 @@ def write_bytes(path: Path, content: bytes) -> None:
             f'{str(path)!r} cannot be written: {str(path.parent)!r} is no folder'
         ) from error
     except OSError as error:
+        fresh.unlink(missing_ok=True)
         raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with those that it is in, if there is none.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f'folder {str(path)!r} cannot be made: {error.strerror}') from error
 
 
 def load_entry_point(entry: metadata.EntryPoint) -> Any:

@@ -327,6 +327,19 @@ def unknown_key(key: Any, known: Mapping[str, Any]) -> str:
     return f'{key} is unknown; {did_you_mean(str(key), known) or listed}'
 
 
+def check_namespace(name: str) -> None:
+    """Refuse a namespace that ROS does not know; empty is none.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if name.strip('/') and NAMESPACE.fullmatch(name) is None:
+        raise ConfigError(
+            f'namespace {name!r} is not one of ROS: expected letters, digits and _ between '
+            'slashes, such as left or cell/left'
+        )
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question for the end of an error, empty if no known name is like this one."""
     near = difflib.get_close_matches(name, known, 1)

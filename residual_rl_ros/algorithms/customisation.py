@@ -120,7 +120,7 @@ class CustomisedReward:
         layout: transition layout.
 
     Raises:
-        ConfigError: the robot has not what an add-on reads.
+        ConfigError: the robot lacks an observation or action that an add-on names.
     """
 
     def __init__(self, config: CustomisationConfig, layout: TransitionLayout) -> None:
@@ -139,8 +139,8 @@ class CustomisedReward:
             weight: factor on all of them; 0 is the basic reward.
 
         Raises:
-            ConfigError: the text is none, the robot has not what it names, or the weight is out of
-                range; the add-ons in use stay.
+            ConfigError: the text is no add-on, the robot lacks what it names, or the weight is out
+                of range; the add-ons in use stay.
         """
         check_weight(weight)
         add_ons = AddOns.from_yaml(text)
@@ -212,7 +212,7 @@ class OffPolicyCustomisation(TrainingState, ABC):
 
     Raises:
         ConfigError: the base policy tells no density though `prior_weight` is above 0, or the
-            robot has not what an add-on reads.
+            robot lacks an observation or action that an add-on names.
     """
 
     def __init__(

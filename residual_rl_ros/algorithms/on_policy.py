@@ -117,7 +117,7 @@ class OnPolicyCustomisation(TrainingState, ABC):
 
     Raises:
         ConfigError: the base policy tells no density though `prior_weight` is above 0, or the
-            robot has not what an add-on reads.
+            robot lacks an observation or action that an add-on names.
     """
 
     def __init__(

@@ -220,7 +220,7 @@ class Customisable(Protocol):
             weight: factor on it.
 
         Raises:
-            ConfigError: the text is wrong, or the robot has not what it names.
+            ConfigError: the text is no add-on, or the robot lacks what it names.
         """
 
 

@@ -237,7 +237,7 @@ class BasePolicyMetadata:
         return tuple(each for each in self.inputs if isinstance(each, MemoryInput))
 
     def to_json(self) -> str:
-        """Return the JSON text for `metadata_props`; of what it has not, nothing, as ever."""
+        """Return the JSON text for `metadata_props`; keys without a value are left out."""
         values = asdict(self)
         values['inputs'] = write_inputs(self.inputs)
         for item in fields(self):
@@ -311,7 +311,7 @@ def _text(value: Any) -> str:
     """Return a text.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is no text.
     """
     if not isinstance(value, str):
         raise TypeError

@@ -346,7 +346,7 @@ def _refuse_own_noise(run: ResolvedRun) -> None:
     """Refuse a base whose graph draws random numbers: nothing could be chosen or repeated.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the graph has operators that draw random numbers.
     """
     if run.policy.random_operators:
         raise ConfigError(

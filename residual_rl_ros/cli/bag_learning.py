@@ -37,7 +37,7 @@ from residual_rl_ros.cli.options import (
     assignments,
     progress_bars,
 )
-from residual_rl_ros.config import DEFAULT_PRESET, find_preset
+from residual_rl_ros.config import DEFAULT_PRESET, ROBOT_SCALE, find_preset
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -133,7 +133,9 @@ def rebuild(
     ] = None,
     scale: Annotated[
         MaybeFloats,
-        typer.Option(help='Residual scale lambda: once, or once per action. Default: 0.05.'),
+        typer.Option(
+            help=f'Residual scale lambda: once, or once per action. Default: {ROBOT_SCALE:g}.'
+        ),
     ] = None,
     prefetch_steps: Annotated[
         int, typer.Option(min=0, help='Steps before its first use at which a chunk was requested.')
@@ -200,7 +202,7 @@ def rebuild(
     options = RebuildOptions(
         ControllerConfig(
             decision_steps or policy.metadata.decision_steps,
-            tuple(scale or (0.05,)),
+            tuple(scale or (ROBOT_SCALE,)),
             Splicing(prefetch_steps, chunk_blend_steps, temporal_ensemble, ensemble_steps),
             seed,
             scheduled_actor=False,

@@ -33,6 +33,7 @@ from residual_rl_ros.cli.options import (
     progress_bars,
     reading_bar,
 )
+from residual_rl_ros.config import ROBOT_SCALE
 from residual_rl_ros.errors import ResidualRLError, one_line
 
 if TYPE_CHECKING:
@@ -289,7 +290,9 @@ def import_dataset(
     ] = None,
     scale: Annotated[
         MaybeFloats,
-        typer.Option(help='With --base: residual scale lambda, once or per action; default 0.05.'),
+        typer.Option(
+            help=f'With --base: residual scale lambda, once or per action; default {ROBOT_SCALE:g}.'
+        ),
     ] = None,
     seed: SeedOption = 0,
     by_position: Annotated[
@@ -342,7 +345,7 @@ def import_dataset(
         policy = OnnxBasePolicy.find(base)
         config = ControllerConfig(
             decision_steps or policy.metadata.decision_steps,
-            tuple(scale or (0.05,)),
+            tuple(scale or (ROBOT_SCALE,)),
             seed=seed,
             scheduled_actor=False,
         )

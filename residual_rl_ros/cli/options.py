@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress, TimeElapsedColumn
 
 from residual_rl_ros.errors import FormatError, ResidualRLError
-from residual_rl_ros.schema import NAMESPACE
+from residual_rl_ros.schema import check_namespace
 
 if TYPE_CHECKING:
     from residual_rl_ros.config.run import RunConfig
@@ -107,14 +107,10 @@ def check_namespaces(given: str | list[str] | None) -> str | list[str] | None:
     """Refuse namespaces that ROS does not know, before anything is started.
 
     Raises:
-        ResidualRLError: names the wrong one.
+        ConfigError: names the wrong one.
     """
     for name in [given] if isinstance(given, str) else given or []:
-        if name.strip('/') and NAMESPACE.fullmatch(name) is None:
-            raise ResidualRLError(
-                f'namespace {name!r} is none, expected letters, digits and _ between slashes, such '
-                'as left or cell/left'
-            )
+        check_namespace(name)
     return given
 
 

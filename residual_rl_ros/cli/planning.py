@@ -24,11 +24,12 @@ from residual_rl_ros.cli.options import (
     MaybeTexts,
     SeedOption,
     assignments,
+    environment_run,
 )
 from residual_rl_ros.errors import OutputError, ResidualRLError
+from residual_rl_ros.resources import write_bytes
 
 if TYPE_CHECKING:
-    from residual_rl_ros.config.run import RunConfig
     from residual_rl_ros.pretraining.train_dynamics import HeldOutError
     from residual_rl_ros.residual_policy.mppi import MppiPlanner
 
@@ -86,6 +87,7 @@ def train_dynamics(
     import numpy as np
     import torch
 
+    from residual_rl_ros.config.run import load_run
     from residual_rl_ros.evaluation.progress import progress
     from residual_rl_ros.pretraining.dynamics_data import Decisions, collect, read_sources
     from residual_rl_ros.pretraining.train_dynamics import DynamicsRecipe, train_model
@@ -100,7 +102,7 @@ def train_dynamics(
     if sources:
         buffer, layout = read_sources(sources)
     else:
-        config = _run_to_play(task, env, base, scale, out)
+        config = environment_run(env, base, scale, out.parent) or load_run(task or '')
         with progress(errors, 'playing', steps) as report:
             buffer, layout = collect(
                 config, steps, noise, seed, lambda done: report(min(done, steps))
@@ -158,25 +160,11 @@ def planner(
     _write(out, made)
 
 
-def _run_to_play(
-    task: str | None, env: str | None, base: Path | None, scale: float, out: Path
-) -> RunConfig:
-    """Return the run whose base policy is played."""
-    from residual_rl_ros.config.run import load_run
-    from residual_rl_ros.tasks.hosting import finetune_for_environment
-
-    if task is not None:
-        return load_run(task)
-    if env is None or base is None:
-        raise ResidualRLError('give --env together with --base')
-    return finetune_for_environment(env, base, scale, out.parent)
-
-
 def _check_new(path: Path) -> None:
     """Refuse, before hours of training, a file that exists or cannot be written.
 
     Raises:
-        OutputError: it is one.
+        OutputError: there is such a file, or its folder cannot be written.
     """
     if path.exists():
         raise OutputError(f'{str(path)!r} exists; choose another file with --out')
@@ -203,10 +191,7 @@ def _write(path: Path, planner: MppiPlanner) -> None:
 
     message = encode_weights(planner, WeightsHeader(1, 0))
     decode_weights(message)
-    try:
-        path.write_bytes(message)
-    except OSError as error:
-        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error
+    write_bytes(path, message)
 
 
 def _table(errors: list[HeldOutError]) -> Table:

@@ -31,7 +31,7 @@ from residual_rl_ros.cli.options import (
     assignments,
     check_namespaces,
 )
-from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config import DEFAULT_PRESET, ROBOT_SCALE
 from residual_rl_ros.errors import ResidualRLError
 
 
@@ -155,7 +155,7 @@ def up(
         MaybeFloats,
         typer.Option(
             help='Residual scale lambda: once, or once per action; default: as learned in --out, '
-            'or 0.05.'
+            f'or {ROBOT_SCALE:g}.'
         ),
     ] = None,
     prefetch_steps: Annotated[

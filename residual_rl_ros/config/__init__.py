@@ -10,6 +10,8 @@ from pathlib import Path
 from residual_rl_ros.resources import find_file
 
 DEFAULT_PRESET = 'self_scaling'
+ROBOT_SCALE = 0.05
+"""Lambda on a robot of which neither its user nor an actor says more."""
 
 
 def find_preset(name: str) -> Path:

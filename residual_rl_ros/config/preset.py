@@ -217,7 +217,7 @@ class LearnerConfig(LoopConfig):
             proposals: of a decision.
 
         Raises:
-            ConfigError: that is so.
+            ConfigError: the rule chooses among proposals, and there is one.
         """
         if self.rule.proposals_advice and proposals < 2:
             raise ConfigError(

@@ -66,7 +66,8 @@ class Customisation:
         """Refuse what `change` would.
 
         Raises:
-            ConfigError: as it.
+            ConfigError: the text is no add-on, the robot lacks what it names, the layout has no
+                place for it, or the weight is out of range.
         """
         check_weight(weight)
         if not layout.customisable and (text or weight != 1.0):

@@ -66,7 +66,7 @@ def check_layout(path: Path, found: TransitionLayout, wanted: TransitionLayout) 
     """Refuse transitions of another layout, by name.
 
     Raises:
-        DemonstrationError: they are.
+        DemonstrationError: names what differs.
     """
     if found != wanted:
         different = wanted.differences(found)

@@ -24,6 +24,7 @@ from residual_rl_ros.files.json_text import parse_json
 from residual_rl_ros.files.limits import DEMONSTRATION_BYTES, EPISODES, read_bytes
 from residual_rl_ros.files.tensor_file import tensor_places
 from residual_rl_ros.residual_policy.weights import UNREADABLE
+from residual_rl_ros.resources import write_bytes
 from residual_rl_ros.robot.names import check_names
 
 Tensors = dict[str, npt.NDArray[Any]]
@@ -50,7 +51,7 @@ def write_demonstrations(
         rate_hz: control steps per second.
 
     Raises:
-        DemonstrationError: the file cannot be written.
+        OutputError: the file cannot be written.
     """
     lengths = [len(episode.actions) for episode in episodes]
     seen = [e.observations[:steps] for e, steps in zip(episodes, lengths, strict=True)]
@@ -72,10 +73,7 @@ def write_demonstrations(
         'action_names': list(action_names),
         'rate_hz': rate_hz,
     }
-    try:
-        path.write_bytes(save(tensors, {METADATA: json.dumps(fields)}))
-    except OSError as error:
-        raise DemonstrationError(f'{path} cannot be written: {error.strerror}') from error
+    write_bytes(path, save(tensors, {METADATA: json.dumps(fields)}))
 
 
 class DemonstrationFile:

@@ -32,6 +32,7 @@ from residual_rl_ros.errors import BasePolicyError, ConfigError, OutputError, Re
 from residual_rl_ros.residual_policy.actor_file import read_actor
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.resources import write_bytes
 from residual_rl_ros.training.identity import StoredRun, stored_run
 
 PARITY_DECISIONS = 100
@@ -114,7 +115,7 @@ def export_run(options: ExportOptions, say: Callable[[str], None]) -> Exported:
     parity = _check_parity(run, message, policy, serialize(model, metadata), metadata)
     metadata = replace(metadata, parity=parity.largest)
     content = serialize(model, metadata)
-    _write_new(options.out, content)
+    write_bytes(options.out, content)
     return Exported(metadata, parity, hashlib.sha256(content).hexdigest())
 
 
@@ -213,19 +214,3 @@ def _check_parity(
             'please report it with the base policy'
         )
     return found
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written; nothing is left.
-    """
-    fresh = path.with_name(f'{path.name}.new')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_bytes(content)
-        fresh.rename(path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        raise OutputError(f'{str(path)!r} cannot be written: {error.strerror}') from error

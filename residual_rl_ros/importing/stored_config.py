@@ -78,7 +78,7 @@ class StoredConfig:
         """Return a map; one that is missing or null is empty.
 
         Raises:
-            PolicyImportError: it is none.
+            PolicyImportError: there is something else.
         """
         return self.get(path, dict, {})
 
@@ -86,7 +86,7 @@ class StoredConfig:
         """Return a list of texts; one that is missing or null is empty.
 
         Raises:
-            PolicyImportError: it is none.
+            PolicyImportError: there is something else.
         """
         found = self.find(path) or []
         if not isinstance(found, (list, tuple)) or not all(isinstance(key, str) for key in found):

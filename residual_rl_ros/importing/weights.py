@@ -50,7 +50,7 @@ def _check_header(path: Path) -> None:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it does.
+        ValueError: it is no file, or its header is larger than the limits.
     """
     # Without this flag the opening of a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

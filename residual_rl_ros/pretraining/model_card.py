@@ -17,13 +17,12 @@ import yaml
 from rich.console import Console
 
 from residual_rl_ros.config.run import RunConfig, load_run
-from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.evaluation.intervals import Rate, wilson
 from residual_rl_ros.evaluation.noises import DIAGNOSIS_SEED, play_noises, study_noise
 from residual_rl_ros.evaluation.paired import evaluate
 from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.pretraining.train_base import BaseRecipe, load_recipe, train_base_policy
-from residual_rl_ros.resources import demonstrations_of
+from residual_rl_ros.resources import demonstrations_of, make_folder
 from residual_rl_ros.tasks.hosting import (
     control_rate_hz,
     environment_names,
@@ -108,10 +107,7 @@ def train_with_card(
         ResidualRLError: the folder cannot be written.
     """
     recipe = load_recipe(task)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
+    make_folder(folder)
     path = folder / f'{recipe.task}.onnx'
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)

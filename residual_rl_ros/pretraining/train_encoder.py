@@ -27,7 +27,7 @@ from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.pretraining.base_networks import Keypoints, keypoint_names
 from residual_rl_ros.pretraining.experts import make_expert
 from residual_rl_ros.pretraining.train_base import OPSET
-from residual_rl_ros.resources import find_file
+from residual_rl_ros.resources import find_file, make_folder
 from residual_rl_ros.robot.image_encoder import ENCODER_METADATA_KEY
 from residual_rl_ros.schema import from_mapping, parameter, read_yaml
 from residual_rl_ros.tasks.hosting import make_environment
@@ -230,10 +230,7 @@ def train_encoder_with_card(
         ResidualRLError: the recipe is wrong or the folder cannot be written.
     """
     recipe = load_encoder_recipe(task)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResidualRLError(f'folder {str(folder)!r} cannot be made: {error.strerror}') from error
+    make_folder(folder)
     # One thread: the order of sums, and so the weights, must not depend on the machine's cores.
     torch.set_num_threads(1)
     data = collect_images(task, recipe, recipe.images, recipe.first_seed)

@@ -29,7 +29,7 @@ def _check(name: str, value: Any, low: float, high: float) -> None:
     """Refuse what is no finite float within limits.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is something else; names the key.
     """
     if type(value) is not float or not (math.isfinite(value) and low <= value <= high):
         raise ValueError(f'exploration {name} is {shown(value)}, expected {low:g} to {high:g}')

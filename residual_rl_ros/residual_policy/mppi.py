@@ -209,7 +209,7 @@ class MppiArchitecture:
         """Check that the parts fit each other.
 
         Raises:
-            ConfigError: the robot has not what the add-on reads.
+            ConfigError: the robot lacks an observation or action that the add-on names.
             ValueError: something else; weight messages come from outside.
         """
         if self.layout.discrete:
@@ -291,7 +291,7 @@ class MppiPlanner(Planner, RobotPolicy):
         """Return it with other fields of its architecture, such as `add_on` and `config`.
 
         Raises:
-            ConfigError: the robot has not what the add-on reads.
+            ConfigError: the robot lacks an observation or action that the add-on names.
             ValueError: a number is out of range.
         """
         return MppiPlanner(replace(self.architecture, **changes), self.tensors)

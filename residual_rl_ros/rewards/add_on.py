@@ -121,7 +121,7 @@ class AddOn(Protocol):
         """Look its names up.
 
         Raises:
-            ConfigError: the robot has not what it reads.
+            ConfigError: the robot lacks an observation or action that it names.
         """
 
 

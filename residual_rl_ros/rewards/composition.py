@@ -101,24 +101,24 @@ class AddOns:
             raise ConfigError(str(error)) from error
 
     @classmethod
-    def from_message(cls, text: str, source: str = 'add_on') -> AddOns:
+    def from_message(cls, text: str) -> AddOns:
         """Return what a YAML text says that comes from outside: it can name no code to import.
 
         Raises:
             ConfigError: as `from_yaml`; or it names `package.module:factory`.
         """
         try:
-            values = parse_yaml(text, source)
+            values = parse_yaml(text, 'add_on')
         except FormatError as error:
             raise ConfigError(str(error)) from error
         for each in [values] if isinstance(values, Mapping) else values or ():
             name = each.get('name') if isinstance(each, Mapping) else None
             if isinstance(name, str) and ':' in name:
                 raise ConfigError(
-                    f'{source} is {shown(name)}, and a running node imports no code: register it '
+                    f'add_on is {shown(name)}, and a running node imports no code: register it '
                     'as an entry point (residual_rl_ros.add_ons)'
                 )
-        return cls.of(values, source)
+        return cls.of(values)
 
     @classmethod
     def from_options(cls, texts: Sequence[str]) -> AddOns:
@@ -328,6 +328,6 @@ def decision_reward(add_ons: AddOns, layout: TransitionLayout) -> BoundAddOns:
     """Return the add-on reward of transitions of a layout: live, replayed or from a bag.
 
     Raises:
-        ConfigError: the layout has not what an add-on reads.
+        ConfigError: the layout lacks an observation or action that an add-on names.
     """
     return add_ons.bind(layout.observation_names, layout.action_names, layout.decision_steps)

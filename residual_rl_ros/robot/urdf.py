@@ -198,7 +198,7 @@ def urdf_errors(source: str) -> Iterator[None]:
         source: where the URDF is from.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: pinocchio refuses it.
     """
     sys.stderr.flush()
     kept = os.dup(STDERR)

@@ -84,7 +84,7 @@ def check_cloneable(env: Env) -> None:
     """Refuse an environment whose copies do not do the same, or move it.
 
     Raises:
-        ConfigError: it is one.
+        ConfigError: a copy did something else, or moved the environment.
         TaskError: it failed.
     """
     name = environment_name(env)

@@ -29,7 +29,7 @@ from residual_rl_ros.algorithms.prior import Density
 from residual_rl_ros.algorithms.rule import BASIC, RuleConfig
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
 from residual_rl_ros.config.preset import load_preset
-from residual_rl_ros.errors import ConfigError, OutputError
+from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.evaluation.paired import Score, evaluate, score
 from residual_rl_ros.files.digest import file_sha256
 from residual_rl_ros.files.json_text import plain
@@ -39,6 +39,7 @@ from residual_rl_ros.residual_policy.perceptron import HELD_NOISE, CategoricalPo
 from residual_rl_ros.residual_policy.robot_policy import RobotPolicy
 from residual_rl_ros.residual_policy.torch_perceptron import Perceptron, PriorGaussianNetwork
 from residual_rl_ros.residual_policy.weights import decode_weights
+from residual_rl_ros.resources import make_folder
 from residual_rl_ros.robot.prior import Prior
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import (
@@ -92,10 +93,7 @@ def train_prior(options: PriorOptions, console: Console) -> Path:
         raise ConfigError(f'--out is {str(options.out)!r}, expected a file that ends in .onnx')
     folder = options.folder
     for needed in (folder, options.out.parent):
-        try:
-            needed.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f'folder {str(needed)!r} cannot be made: {error.strerror}') from error
+        make_folder(needed)
     name = options.environment
     env = make_environment(name)
     metadata = contract(name, env, options.preset)

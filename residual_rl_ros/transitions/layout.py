@@ -279,7 +279,7 @@ class TransitionLayout:
         """Return the layout that `to_mapping` gave.
 
         Raises:
-            ConfigError: it is none.
+            ConfigError: a key is missing or wrong, or the version is unknown.
         """
         if not isinstance(mapping, Mapping):
             raise ConfigError(f'transition layout is a {type(mapping).__name__}, not a map')

@@ -283,7 +283,7 @@ def test_what_ends_a_command_politely_does_what_ctrl_c_does(sign: signal.Signals
 def test_a_namespace_that_is_none_is_refused_by_every_command(run, command) -> None:
     code, _, err = run(*command)
     assert code == 2
-    assert f'namespace {command[-1]!r} is none, expected letters, digits and _' in err
+    assert f'namespace {command[-1]!r} is not one of ROS: expected letters, digits and _' in err
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from residual_rl_ros.demonstrations.tensor_file import (
     DemonstrationFile,
     write_demonstrations,
 )
-from residual_rl_ros.errors import DemonstrationError
+from residual_rl_ros.errors import DemonstrationError, OutputError
 from residual_rl_ros.pretraining.demonstrations import collect
 from residual_rl_ros.tasks.hosting import control_rate_hz, environment_names
 from residual_rl_ros.tasks.registry import make_task
@@ -97,6 +97,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, content: bytes, said: str) -
     assert said in str(refused.value)
 
 
-def test_a_folder_that_is_missing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DemonstrationError, match='cannot be written: No such file'):
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / 'no').touch()
+    with pytest.raises(OutputError, match=r'cannot be written: .* is no folder'):
         write_demonstrations(tmp_path / 'no/d.safetensors', episodes(), OBSERVATIONS, ACTIONS, 20.0)

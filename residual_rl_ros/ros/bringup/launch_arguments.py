@@ -14,7 +14,7 @@ from typing import Any
 
 from residual_rl_ros.base_policy.prefetch import WORD, parse_prefetch
 from residual_rl_ros.base_policy.splicing import Splicing
-from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config import DEFAULT_PRESET, ROBOT_SCALE
 from residual_rl_ros.errors import ConfigError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml, read_yaml
 from residual_rl_ros.resources import find_base_policy
@@ -42,7 +42,7 @@ def count(text: str) -> int:
     """Return a whole number that is not negative.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise ValueError('a whole number from 0 on')
@@ -53,7 +53,7 @@ def positive(text: str) -> int:
     """Return a whole number above zero.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     found = count(text) if text.isdecimal() else 0
     if not found:
@@ -70,7 +70,7 @@ def numbers(text: str) -> tuple[float, ...]:
     """Return a number, or a list of numbers.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     try:
         return tuple(map(float, text.strip().removeprefix('[').removesuffix(']').split(',')))
@@ -84,7 +84,7 @@ def number(text: str) -> float:
     """Return a number.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     try:
         return float(text)
@@ -108,7 +108,7 @@ def names(text: str) -> tuple[str, ...]:
     """Return a list of names.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     found = _yaml(text)
     if not isinstance(found, list) or not found:
@@ -120,7 +120,7 @@ def mapping(text: str) -> dict[str, Any]:
     """Return a map of names to values.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     found = _yaml(text)
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
@@ -132,7 +132,7 @@ def parameter_file(text: str) -> Path:
     """Return a file of ROS parameters.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     file = path(text)
     expected = 'a YAML file of NODE: ros__parameters: ...'
@@ -150,7 +150,7 @@ def log_level(text: str) -> str:
     """Return a log level of ROS 2.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is something else; the message is what was expected.
     """
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f'one of {", ".join(LOG_LEVELS)}')
@@ -249,7 +249,8 @@ ROBOT_ARGUMENTS = (
     Argument(
         'residual_scale',
         '',
-        "lambda: a number, or a list of one for each action; empty: the checkpoint's, or 0.05",
+        'lambda: a number, or a list of one for each action; empty: that of the checkpoint, or '
+        f'{ROBOT_SCALE:g}',
         optional(numbers),
     ),
     Argument(

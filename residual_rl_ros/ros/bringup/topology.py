@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from residual_rl_ros.base_policy.splicing import MEASURED, Splicing
+from residual_rl_ros.config import ROBOT_SCALE
 from residual_rl_ros.control.composition import residual_scale
 from residual_rl_ros.control.takeover_controls import load_takeover
 from residual_rl_ros.errors import ConfigError
@@ -17,10 +18,7 @@ from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_e
 from residual_rl_ros.residual_policy.weights import decode_weights
 from residual_rl_ros.robot.description import RobotConfig, load_robot
 from residual_rl_ros.ros.bringup.node_spec import NodeSpec
-from residual_rl_ros.schema import NAMESPACE
-
-RESIDUAL_SCALE = 0.05
-"""Lambda, if neither the user nor an actor says."""
+from residual_rl_ros.schema import check_namespace
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class RobotRun:
     """Control steps per residual decision (k); None: as the actor has it, or as
     `BasePolicyMetadata.decision_steps`."""
     residual_scale: tuple[float, ...] | None = None
-    """Lambda: one value, or one per action dimension; None: as the actor, or `RESIDUAL_SCALE`."""
+    """Lambda: one value, or one per action dimension; None: as the actor, or `ROBOT_SCALE`."""
     splicing: Splicing = MEASURED
     """How it goes from one chunk of the base policy to the next."""
     proposals: int = 1
@@ -52,8 +50,6 @@ class RobotRun:
     """Transitions tell the add-on reward and its weight."""
     prior_width: tuple[float, ...] = (0.0,)
     """Width of a Gaussian around the action of a base policy that tells no density."""
-    blend_ramp_s: float = 1.0
-    """Time over which the residual fades in after activation, a takeover and a rollback [s]."""
     seed: int = 0
     """Seeds policy noise and learner."""
     auto_start: bool = False
@@ -170,7 +166,6 @@ def _policies(run: RobotRun, actor: Path | None) -> list[NodeSpec]:
         'proposals': run.proposals,
         'customisable': run.customisable,
         'prior_width': list(run.prior_width),
-        'blend_ramp_s': run.blend_ramp_s,
         'explore': run.output_dir is not None,
         'auto_start': run.auto_start,
     }
@@ -269,7 +264,7 @@ def _decisions(run: RobotRun, actor: Path | None) -> tuple[int, list[float]]:
         layout = policy.architecture.layout
         steps = layout.decision_steps if steps is None else steps
         scale = residual_scale(layout) if scale is None else scale
-    return steps or 0, list(scale or (RESIDUAL_SCALE,))
+    return steps or 0, list(scale or (ROBOT_SCALE,))
 
 
 def own_names(robot: RobotConfig) -> tuple[str, ...]:
@@ -287,14 +282,11 @@ def _check_apart(run: RobotRun) -> None:
     """Refuse a namespace that is none, and a fleet whose robots would share one, or a topic.
 
     Raises:
-        ConfigError: they would.
+        ConfigError: names the namespace, or the topic that robots would share.
     """
     names = [namespace.strip('/') for namespace in run.namespaces]
-    for name in filter(None, names):
-        if NAMESPACE.fullmatch(name) is None:
-            raise ConfigError(
-                f'namespace {name!r} is none, expected letters, digits and _ between slashes'
-            )
+    for name in names:
+        check_namespace(name)
     if len(names) == 1:
         return
     if len(set(names)) < len(names) or '' in names:

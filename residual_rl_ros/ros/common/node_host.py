@@ -44,7 +44,7 @@ def domain_number(name: str, text: str) -> int:
         text: the number.
 
     Raises:
-        ResidualRLError: it is none.
+        ResidualRLError: the text is no number of a domain.
     """
     if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text) <= HIGHEST_DOMAIN):
         raise ResidualRLError(f'{name} is {text!r}, expected a number from 0 to {HIGHEST_DOMAIN}')
@@ -59,7 +59,7 @@ def admitted(domain_id: int) -> Iterator[None]:
         domain_id: its ROS domain.
 
     Raises:
-        ConfigError: that is so.
+        ConfigError: SROS 2 has refused; the error names the enclave or the topic.
     """
     try:
         yield

@@ -14,7 +14,7 @@ from residual_rl_ros.base_policy.ensemble_queue import (
 from residual_rl_ros.base_policy.prefetch import AUTO as AUTO_PREFETCH
 from residual_rl_ros.base_policy.prefetch import DESCRIPTION as PREFETCH
 from residual_rl_ros.base_policy.prefetch import WORDS as PREFETCH_WORDS
-from residual_rl_ros.config import DEFAULT_PRESET
+from residual_rl_ros.config import DEFAULT_PRESET, ROBOT_SCALE
 from residual_rl_ros.config.success import AUTO, DESCRIPTION
 from residual_rl_ros.control.config import CUSTOMISABLE, PRIOR_WIDTH, PROPOSALS
 from residual_rl_ros.residual_policy.mailbox import MAX_WEIGHTS_BYTES
@@ -62,7 +62,7 @@ class PolicyParameters(NodeParameters):
         0, 'control steps per residual decision (k); 0: near 20 decisions/s', minimum=0
     )
     residual_scale: tuple[float, ...] = parameter(
-        (0.1,), 'lambda: one value, or one per action dimension', minimum=0.0
+        (ROBOT_SCALE,), 'lambda: one value, or one per action dimension', minimum=0.0
     )
     prefetch_steps: int = parameter(AUTO_PREFETCH, PREFETCH, AUTO_PREFETCH, words=PREFETCH_WORDS)
     chunk_blend_steps: int = parameter(

@@ -54,7 +54,7 @@ def every_parameter_valued(name: str) -> Iterator[None]:
     """Say in one line that a node was started with a parameter that has no type.
 
     Raises:
-        ConfigError: that is so.
+        ConfigError: a parameter is there without a value.
     """
     try:
         yield

@@ -124,7 +124,8 @@ class LearnerNode(ManagedNode):
         """Refuse an add-on that the learner cannot learn.
 
         Raises:
-            ConfigError: that is so.
+            ConfigError: the text is no add-on, the rule learns none, or the robot lacks what it
+                names.
         """
         if self._learner is None:
             AddOns.from_message(parameters.add_on)

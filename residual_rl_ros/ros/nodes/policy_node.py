@@ -146,7 +146,7 @@ class PolicyNode(ManagedNode):
         """Refuse an add-on that this robot cannot have.
 
         Raises:
-            ConfigError: that is so.
+            ConfigError: the add-on names what the robot lacks, or the weight is out of range.
         """
         layout = self.controller.layout
         self.controller.customisation.check(parameters.add_on, parameters.add_on_weight, layout)

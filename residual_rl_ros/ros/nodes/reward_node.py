@@ -71,7 +71,7 @@ class ShownAddOns:
             text: add-ons as YAML; empty is none.
 
         Raises:
-            ConfigError: the text is wrong, or the robot has not what it names.
+            ConfigError: the text is no add-on, or the robot lacks what it names.
         """
         self._bind(AddOns.from_message(text))
 

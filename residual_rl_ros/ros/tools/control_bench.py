@@ -198,7 +198,7 @@ def _check(monitor: Monitor, bringup: Bringup) -> None:
     """Refuse to measure nodes of which one ended, or a robot that stopped.
 
     Raises:
-        ResidualRLError: that is so.
+        ResidualRLError: a process has ended, or the policy node has a fault.
     """
     bringup.check()
     if reason := monitor.errors().get('policy_node'):

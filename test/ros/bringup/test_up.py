@@ -127,7 +127,7 @@ def test_numbers_of_the_preset_reach_the_learner_if_there_is_one(
         ('--preset best_of_n --demonstrations nowhere', 'samples no demonstrations'),
         ('--classifier nowhere.onnx', "'nowhere.onnx' does not exist"),
         ('--reward os:getcwd', "reward function 'os:getcwd' failed with TypeError"),
-        ('--namespace a-b', "namespace 'a-b' is none, expected letters, digits and _"),
+        ('--namespace a-b', "namespace 'a-b' is not one of ROS: expected letters, digits and _"),
     ],
 )
 def test_what_a_node_would_refuse_is_refused_before_any_is_started(
