@@ -4,7 +4,7 @@
 
 Q_R is learned offline, from a recording of the base alone: TD plus a conservative term (Kumar et
 al., arXiv 2006.04779) over the proposals, which stand for the density of the base. Online Q_R is
-learned on, and beta grows. The notation is that of `customisation`.
+learned on, and beta goes from `beta_start` to `beta`. The notation is that of `customisation`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class QRemixConfig(OffPolicyConfig):
         1e6,
     )
     beta: float = parameter(1.0, 'share of Q_R that counts in the end', 0.0, 1.0)
-    beta_transitions: int = parameter(0, 'online transitions over which it grows to that', 0)
+    beta_transitions: int = parameter(0, 'online transitions over which it gets there', 0)
     beta_start: float = parameter(1.0, 'share of Q_R that counts after the warm-up', 0.0, 1.0)
 
     @property

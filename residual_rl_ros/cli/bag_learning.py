@@ -26,12 +26,18 @@ from residual_rl_ros.cli.bags import (
 )
 from residual_rl_ros.cli.options import (
     BagOption,
+    BlendOption,
+    CustomisableOption,
+    EnsembleOption,
+    EnsembleStepsOption,
     MaybeFloats,
     MaybeInt,
     MaybePath,
     ModelOption,
     NamespaceOption,
     NumbersOption,
+    PriorWidthOption,
+    ProposalsOption,
     RobotOption,
     SeedOption,
     assignments,
@@ -140,25 +146,12 @@ def rebuild(
     prefetch_steps: Annotated[
         int, typer.Option(min=0, help='Steps before its first use at which a chunk was requested.')
     ] = 0,
-    chunk_blend_steps: Annotated[
-        int, typer.Option(min=0, help='Steps over which a new chunk took over from the last.')
-    ] = 0,
-    temporal_ensemble: Annotated[
-        float, typer.Option(help='Coefficient of the mean over all chunks; 0: none was taken.')
-    ] = 0.0,
-    ensemble_steps: Annotated[
-        int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
-    ] = 0,
-    proposals: Annotated[
-        int, typer.Option(min=1, help="Draws of the base policy's noise that a decision had.")
-    ] = 1,
-    customisable: Annotated[
-        bool, typer.Option(help='Leave room for the add-on reward and its weight; both are 0.')
-    ] = False,
-    prior_width: Annotated[
-        MaybeFloats,
-        typer.Option(help='Width of the density that a base policy without one was given.'),
-    ] = None,
+    chunk_blend_steps: BlendOption = 0,
+    temporal_ensemble: EnsembleOption = 0.0,
+    ensemble_steps: EnsembleStepsOption = 0,
+    proposals: ProposalsOption = 1,
+    customisable: CustomisableOption = False,
+    prior_width: PriorWidthOption = None,
     seed: SeedOption = 0,
     lockstep: Annotated[
         bool, typer.Option(help='The recording is of a lockstep simulator.')

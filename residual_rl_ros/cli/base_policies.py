@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +26,7 @@ from residual_rl_ros.cli.options import (
     MaybeInt,
     MaybePath,
     MaybeText,
-    MaybeTexts,
+    NumbersOption,
     ScaleOption,
     SuccessOption,
     assignments,
@@ -61,10 +62,7 @@ def train_prior(
         str, typer.Option(help='Preset that forgets the base and learns from the basic reward.')
     ] = 'soft_q',
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help='Training seed.')] = 0,
-    overrides: Annotated[
-        MaybeTexts,
-        typer.Option('--set', help='Replace a number of the preset: key=value, in YAML.'),
-    ] = None,
+    overrides: NumbersOption = None,
     add_on: AddOnOption = None,
     evaluate: Annotated[
         int,
@@ -159,6 +157,7 @@ def import_base(
     task: Annotated[MaybeText, typer.Option(help='Name of the task, for the metadata.')] = None,
 ) -> None:
     """Make an ONNX base policy of a checkpoint, if ONNX Runtime then gives the same actions."""
+    from residual_rl_ros.evaluation.progress import say
     from residual_rl_ros.importing.checkpoint import import_checkpoint
     from residual_rl_ros.importing.export import export
     from residual_rl_ros.importing.mapping import ImportOptions, PolicyMap, read_map
@@ -180,27 +179,23 @@ def import_base(
         policy = import_module(str(module), options)
     parity = export(policy, out)
     meta = policy.metadata
-    console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    tell = partial(say, Console(stderr=True))
     for remark in policy.remarks:
-        say(f'remark: {remark}')
+        tell(f'remark: {remark}')
     if parity.decided:
-        say(
+        tell(
             f'remark: {", ".join(parity.decided)}: the graph has what was decided there for one '
             'example, whatever it is given; write it with torch.where'
         )
-    say(f'{out}: {meta.source}, {meta.rate_hz:g} Hz, {meta.exec_steps} of {meta.horizon} actions')
-    say(f'observation: {", ".join(meta.observation_names)}')
-    say(f'action: {", ".join(meta.action_names)}')
+    tell(f'{out}: {meta.source}, {meta.rate_hz:g} Hz, {meta.exec_steps} of {meta.horizon} actions')
+    tell(f'observation: {", ".join(meta.observation_names)}')
+    tell(f'action: {", ".join(meta.action_names)}')
     for image in meta.images:
-        say(f'image channel {image.name}: {image.height} x {image.width} pixels')
+        tell(f'image channel {image.name}: {image.height} x {image.width} pixels')
     sizes = ', '.join(map(str, parity.batches))
-    say(f'parity with torch: {parity.error:.1e} half ranges, at batches of {sizes}')
+    tell(f'parity with torch: {parity.error:.1e} half ranges, at batches of {sizes}')
     if parity.rounding is not None:
-        say(f'torch in single precision is as far as {parity.rounding:.1e} from double itself')
+        tell(f'torch in single precision is as far as {parity.rounding:.1e} from double itself')
 
 
 def check_base(

@@ -128,6 +128,29 @@ TakeoverOption = Annotated[
 ]
 RobotOption = Annotated[str, typer.Option(help='Robot YAML, or the name of a shipped one.')]
 ModelOption = Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')]
+RobotArgument = Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')]
+BlendOption = Annotated[
+    int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
+]
+EnsembleOption = Annotated[
+    float, typer.Option(help='Coefficient m: take the mean of all chunks; 0 does not.')
+]
+EnsembleStepsOption = Annotated[
+    int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
+]
+ProposalsOption = Annotated[
+    int, typer.Option(min=1, help="Draws of the base policy's noise that a decision is given.")
+]
+CustomisableOption = Annotated[
+    bool, typer.Option(help='Transitions tell the add-on reward and its weight.')
+]
+PriorWidthOption = Annotated[
+    MaybeFloats,
+    typer.Option(
+        help='Standard deviation of a Gaussian around the action of a base policy without density, '
+        'in half ranges: once, or once per action.'
+    ),
+]
 BagOption = Annotated[Path, typer.Option(help='Folder of the transition bag; it must not exist.')]
 JsonOption = Annotated[bool, typer.Option('--json', help='Print the results as JSON.')]
 

@@ -17,6 +17,10 @@ from rich.console import Console
 from residual_rl_ros.cli.options import (
     INTERRUPTED,
     MAX_SEED,
+    BlendOption,
+    CustomisableOption,
+    EnsembleOption,
+    EnsembleStepsOption,
     FleetOption,
     MaybeFloat,
     MaybeFloats,
@@ -27,6 +31,9 @@ from residual_rl_ros.cli.options import (
     NamespaceOption,
     NumbersOption,
     ObservationMapOption,
+    PriorWidthOption,
+    ProposalsOption,
+    RobotArgument,
     TakeoverOption,
     assignments,
     check_namespaces,
@@ -53,7 +60,7 @@ def describe_robot(
 
 
 def check_robot(
-    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    robot: RobotArgument,
     base: Annotated[
         MaybeText,
         typer.Option(help='Also compare it with a base policy: a shipped name or an .onnx file.'),
@@ -94,7 +101,7 @@ def check_robot(
 
 
 def security_policy(
-    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    robot: RobotArgument,
     namespace: Annotated[
         MaybeTexts,
         typer.Option(
@@ -114,7 +121,7 @@ def security_policy(
 
 
 def layouts(
-    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    robot: RobotArgument,
     out: Annotated[Path, typer.Option(help='Folder for the files.')] = Path('layouts'),
     namespace: NamespaceOption = '',
 ) -> None:
@@ -128,7 +135,7 @@ def layouts(
 
 
 def up(
-    robot: Annotated[str, typer.Argument(help='Robot YAML, or the name of a shipped one.')],
+    robot: RobotArgument,
     base: Annotated[str, typer.Option(help='ONNX base policy, or the name of a shipped one.')],
     out: Annotated[
         Path, typer.Option(help='Folder of the learner; one that holds a checkpoint is resumed.')
@@ -165,28 +172,12 @@ def up(
             'inference.'
         ),
     ] = 'auto',
-    chunk_blend_steps: Annotated[
-        int, typer.Option(min=0, help='Steps over which a new chunk takes over from the last.')
-    ] = 0,
-    temporal_ensemble: Annotated[
-        float, typer.Option(help='Coefficient m: take the mean of all chunks; 0 does not.')
-    ] = 0.0,
-    ensemble_steps: Annotated[
-        int, typer.Option(min=0, help='Steps between two chunks of that mean; 0: a decision.')
-    ] = 0,
-    proposals: Annotated[
-        int, typer.Option(min=1, help="Draws of the base policy's noise that a decision is given.")
-    ] = 1,
-    customisable: Annotated[
-        bool, typer.Option(help='Transitions tell the add-on reward and its weight.')
-    ] = False,
-    prior_width: Annotated[
-        MaybeFloats,
-        typer.Option(
-            help='Standard deviation of a Gaussian around the action of a base policy without '
-            'density, in half ranges: once, or once per action.'
-        ),
-    ] = None,
+    chunk_blend_steps: BlendOption = 0,
+    temporal_ensemble: EnsembleOption = 0.0,
+    ensemble_steps: EnsembleStepsOption = 0,
+    proposals: ProposalsOption = 1,
+    customisable: CustomisableOption = False,
+    prior_width: PriorWidthOption = None,
     auto_start: Annotated[bool, typer.Option(help='Start episodes without being asked.')] = False,
     classifier: Annotated[
         MaybePath, typer.Option(help='ONNX success classifier that judges the episodes.')

@@ -150,7 +150,7 @@ def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
 
 
-COUNTS = ('seen', 'warm', 'updates', 'offline')
+COUNTS = ('seen', 'warm', 'updates')
 """Tensors of a rule that say how much of a schedule is over."""
 
 
