@@ -36,7 +36,7 @@ from std_msgs.msg import Float64, Float64MultiArray
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.base_policy.splicing import Splicing
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.policy_loop import LoopParts
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop, RealTimeRules

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-Networks = TypeVar('Networks')
+Built = TypeVar('Built')
 
 DORMANT_BELOW = 0.025
 """A unit is dormant if its mean activation is below this share of its layer's average
@@ -52,7 +52,7 @@ def effective_rank(features: Tensor) -> float:
     return float(int((share < 0.99).sum()) + 1) if bool(share.isfinite().all()) else math.nan
 
 
-def seeded(build: Callable[[], Networks], generator: torch.Generator) -> Networks:
+def seeded(build: Callable[[], Built], generator: torch.Generator) -> Built:
     """Return what a function builds of torch layers, initialised from a generator.
 
     torch initialises layers from its global generator: it is borrowed, and given back.

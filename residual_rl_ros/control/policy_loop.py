@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.feedback import PendingFeedback, StepFeedback
 from residual_rl_ros.control.gates import RealTimeRules

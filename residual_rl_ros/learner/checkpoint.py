@@ -105,7 +105,7 @@ class CheckpointFolder:
         """
         save_checkpoint(self.latest, learner, run, self._key)
         if learner.judge.best.good and learner.judge.best.rank > self._best_rank:
-            with learner.confirmed():
+            with learner.with_best_networks():
                 save_checkpoint(self.best, learner, run, self._key)
             self._best_rank = learner.judge.best.rank
 

@@ -115,7 +115,7 @@ class Learner:
         """Transitions that were none of the layout."""
         self._publication_due = False
         self._epoch_start = 0
-        self._shown_at: int | None = None  # See `confirmed`.
+        self._shown_at: int | None = None  # See `with_best_networks`.
         self._warmup_transitions = config.warmup_transitions
         """Transitions of the warm-up; more than the preset's while its episodes are too few."""
         self._bound_ramp_transitions = config.bound_ramp_transitions
@@ -379,7 +379,7 @@ class Learner:
         return self._encode(exploration)
 
     @contextmanager
-    def confirmed(self) -> Iterator[None]:
+    def with_best_networks(self) -> Iterator[None]:
         """Let the rule have the best networks meanwhile, with the bound that they acted with."""
         self.updates.recover()
         present = self.rule.state_dict()

@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""Lists of names: none is empty, and none is there twice."""
+"""Names of topics, services and nodes as ROS resolves them, and lists of names."""
 
 from __future__ import annotations
 
@@ -26,3 +26,17 @@ def check_names(kind: str, names: Sequence[str]) -> tuple[str, ...]:
     if repeated:
         raise ConfigError(f'{kind} names are repeated: {repeated}; each must be unique')
     return tuple(names)
+
+
+def full_name(name: str, namespace: str, node: str = '') -> str:
+    """Return the full name of a topic, service or node.
+
+    Args:
+        name: one that begins with `/` is full already; `~` is the node itself.
+        namespace: of the node, with or without `/` around it.
+        node: the node's own name.
+    """
+    if name.startswith('/'):
+        return name
+    root = f'/{namespace.strip("/")}'.rstrip('/')
+    return f'{root}/{node}{name[1:]}' if name.startswith('~') else f'{root}/{name}'

@@ -64,7 +64,7 @@ TF_DEPTH = 100
 
 
 @dataclass(frozen=True)
-class Source:
+class ChannelTopic:
     """A topic that a channel listens to."""
 
     topic: str
@@ -140,14 +140,14 @@ class Channel:
         return ''
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[ChannelTopic, ...]:
         """The topics that it listens to: its own, then what that one needs."""
         if self.type == TF:
-            static = Source(self.topic + STATIC, TF, latched=True, depth=TF_DEPTH)
-            return Source(self.topic, TF, depth=TF_DEPTH), static
-        own = Source(self.topic, self.type, self.latched, 1 if self.latched else 5)
+            static = ChannelTopic(self.topic + STATIC, TF, latched=True, depth=TF_DEPTH)
+            return ChannelTopic(self.topic, TF, depth=TF_DEPTH), static
+        own = ChannelTopic(self.topic, self.type, self.latched, 1 if self.latched else 5)
         if self.camera_info_topic:
-            return own, Source(self.camera_info_topic, CAMERA_INFO)
+            return own, ChannelTopic(self.camera_info_topic, CAMERA_INFO)
         return (own,)
 
     def bounds(self, limits: tuple[float, ...], default: float) -> npt.NDArray[np.float64]:

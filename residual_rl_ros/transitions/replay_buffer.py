@@ -14,10 +14,9 @@ from torch import Tensor
 
 from residual_rl_ros.errors import ResidualRLError
 from residual_rl_ros.transitions.batch import Batch
-from residual_rl_ros.transitions.episode_end import End, end_of, ends_of
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.table import TransitionTable
-from residual_rl_ros.transitions.transition import Source, Transition
+from residual_rl_ros.transitions.transition import End, Source, Transition, end_of, ends_of
 
 NONE = -1
 UNKNOWN_RANGE = np.array([[np.inf], [-np.inf]])

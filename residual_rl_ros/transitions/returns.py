@@ -7,9 +7,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from residual_rl_ros.transitions.episode_end import End
 from residual_rl_ros.transitions.replay_buffer import NONE, ReplayBuffer
-from residual_rl_ros.transitions.transition import Source
+from residual_rl_ros.transitions.transition import End, Source
 
 
 def lowest_value(replay: ReplayBuffer, gamma: float, offset: float) -> float:

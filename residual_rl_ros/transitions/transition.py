@@ -1,6 +1,6 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""What travels from the robot to the learner: the transition.
+"""What travels from the robot to the learner: the transition, and how it ends its episode.
 
 A **transition** is one residual *decision*: `decision_steps` control steps during which one output
 of the actor (k x m numbers) is executed. Its action blocks therefore hold k x m numbers, in step
@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.observation import MAX_STAMP_S
@@ -143,3 +145,29 @@ class Transition:
             success=Success(int(scalars['success'])),
             **blocks,
         )
+
+
+class End(IntEnum):
+    """How a transition ended its episode."""
+
+    NOT = 0
+    TRUNCATED = 1
+    TERMINATED = 2
+    FAILED = 3
+    """Terminated, and labelled a failure."""
+
+
+def end_of(transition: Transition) -> End:
+    """Return how a transition ended its episode."""
+    if transition.terminated:
+        return End.FAILED if transition.success is Success.FAILURE else End.TERMINATED
+    return End.TRUNCATED if transition.truncated else End.NOT
+
+
+def ends_of(
+    terminated: npt.NDArray[Any], truncated: npt.NDArray[Any], success: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Return `end_of` many transitions, by their flags and labels, shape as these."""
+    by_label = np.where(success == Success.FAILURE, End.FAILED, End.TERMINATED)
+    cut_off = np.where(truncated != 0.0, End.TRUNCATED, End.NOT)
+    return np.where(terminated != 0.0, by_label, cut_off)

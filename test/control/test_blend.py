@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 
 
 def test_the_ratio_rises_linearly_from_zero_to_one_after_a_restart() -> None:

@@ -13,7 +13,7 @@ from base_policy_builders import LinearPolicy
 from loop_builders import ACTION, CHANNELS, Recorder, feed, real_time
 from robot_builders import make_metadata
 
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.lockstep_loop import RESTART_SILENCE_S, LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts

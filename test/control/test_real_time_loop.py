@@ -14,7 +14,7 @@ from loop_builders import ACTION, PERIOD, Recorder, drive, feed, real_time, weig
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS, StepFeedback
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
-from residual_rl_ros.transitions.loss_counter import TransitionFeed
+from residual_rl_ros.transitions.feed import TransitionFeed
 from residual_rl_ros.transitions.transition import Source, Success
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from robot_builders import make_metadata
 from urdf_builders import gap, two_links
 
 from residual_rl_ros.base_policy.splicing import Splicing
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.gates import RealTimeRules

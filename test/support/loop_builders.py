@@ -12,7 +12,7 @@ from base_policy_builders import LinearPolicy
 from robot_builders import make_action_spec
 
 from residual_rl_ros.base_policy.splicing import ONE_BY_ONE
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.policy_loop import LoopParts, PolicyLoop

@@ -22,7 +22,7 @@ from residual_rl_ros.bags.recorder import (
     absolute,
     raw_topics,
 )
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.gates import RealTimeRules

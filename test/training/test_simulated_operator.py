@@ -18,7 +18,7 @@ from loop_builders import CHANNELS, Recorder, weights
 from robot_builders import make_action_spec
 
 from residual_rl_ros.config.operator import OperatorConfig
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.controller import ResidualController
 from residual_rl_ros.control.lockstep_loop import LockstepLoop

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from residual_rl_ros.ros.common.encoders import float_array
-from residual_rl_ros.transitions.pending_transitions import (
+from residual_rl_ros.transitions.feed import (
     BYTES_LIMIT,
     COUNT_LIMIT,
     PendingTransitions,

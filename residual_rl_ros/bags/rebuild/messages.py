@@ -22,7 +22,7 @@ from residual_rl_ros.robot.command import CommandVector
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.decoders import message_decoder
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 from residual_rl_ros.robot.stamps import stamp_of, to_nanoseconds
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, SERIALIZED_TYPES, Channel
 from residual_rl_ros.transitions.cdr import deserialize

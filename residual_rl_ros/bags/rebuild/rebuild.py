@@ -32,7 +32,7 @@ from residual_rl_ros.bags.rebuild.real_time import (
 )
 from residual_rl_ros.bags.segment import RawMessage
 from residual_rl_ros.base_policy.distribution import BasePolicy
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.gates import RealTimeRules
 from residual_rl_ros.control.lockstep_loop import LockstepLoop

@@ -19,8 +19,8 @@ from residual_rl_ros.bags.segment import Segment
 from residual_rl_ros.bags.transitions.inventory import Inventory, TopicCount
 from residual_rl_ros.bags.transitions.reader import TransitionBlock, TransitionReader
 from residual_rl_ros.numerics import Array
+from residual_rl_ros.transitions.feed import LossCounter
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.loss_counter import LossCounter
 from residual_rl_ros.transitions.table import TransitionTable
 from residual_rl_ros.transitions.transition import Source, Success
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from residual_rl_ros.bags.recorder import Recorder, RecordOptions, absolute, transition_topics
 from residual_rl_ros.bags.transitions.reader import TEXT
 from residual_rl_ros.errors import OutputError
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 from residual_rl_ros.transitions.cdr import labelled_array, serialize, typestore
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 
 ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 """Environment of every process: with small networks in several processes, more threads than cores

@@ -13,7 +13,7 @@ from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.takeover_controls import BUTTON_SERVICES, TakeoverConfig
 from residual_rl_ros.robot.consistency import TAKEOVER_ACTIVE
 from residual_rl_ros.robot.description import RobotConfig
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 from residual_rl_ros.robot.urdf import NAME, TOPIC
 
 LIFECYCLE = (

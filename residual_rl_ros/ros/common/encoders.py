@@ -163,7 +163,7 @@ class ChannelReader:
             # Of several subscriptions to what is latched, one may not fit: that is no news.
             quiet = SubscriptionEventCallbacks(use_default_callbacks=not source.latched)
             raw = source.type in SERIALIZED_TYPES
-            for profile in qos.of_source(source):
+            for profile in qos.of_topic(source):
                 node.create_subscription(
                     kind, source.topic, hear, profile, event_callbacks=quiet, raw=raw
                 )

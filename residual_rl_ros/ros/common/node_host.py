@@ -18,7 +18,7 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from residual_rl_ros.errors import ConfigError, ResidualRLError
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 
 HostT = TypeVar('HostT', bound='NodeHost')
 ListenerT = TypeVar('ListenerT', bound='Listener')

@@ -19,7 +19,7 @@ from rclpy.qos import (
 )
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-from residual_rl_ros.robot.topics import Source
+from residual_rl_ros.robot.topics import ChannelTopic
 
 SENSOR = qos_profile_sensor_data
 """Observation channels: best effort connects to every publisher."""
@@ -52,7 +52,7 @@ that is lost does not come again. Beside it `LATCHED` hears what was said before
 who stream."""
 
 
-def of_source(source: Source) -> tuple[QoSProfile, ...]:
+def of_topic(source: ChannelTopic) -> tuple[QoSProfile, ...]:
     """Return the profiles with which a channel's topic is listened to.
 
     What is given once may come from a publisher that keeps it, from one that is reliable, and from
@@ -72,7 +72,7 @@ def of_source(source: Source) -> tuple[QoSProfile, ...]:
 
 
 def subscribe_to_images(
-    node: Node, kind: Any, source: Source, hear: Callable[[Any, Mapping[str, Any]], None]
+    node: Node, kind: Any, source: ChannelTopic, hear: Callable[[Any, Mapping[str, Any]], None]
 ) -> None:
     """Listen reliably; once a publisher does not offer that, listen to all at best effort.
 
@@ -86,7 +86,7 @@ def subscribe_to_images(
     def give_way(event: Any) -> None:
         del event
         if node.destroy_subscription(reliable):
-            (profile,) = of_source(source)
+            (profile,) = of_topic(source)
             node.create_subscription(kind, source.topic, hear, profile)
 
     events = SubscriptionEventCallbacks(incompatible_qos=give_way)

@@ -17,7 +17,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray, String
 
 from residual_rl_ros.robot.image_messages import image_of
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 from residual_rl_ros.robot.stamps import label_of
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.ros.common import qos

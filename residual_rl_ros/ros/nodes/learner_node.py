@@ -45,9 +45,8 @@ from residual_rl_ros.ros.common.qos import SolePublisher
 from residual_rl_ros.ros.nodes.learner_output import LearnerOutput
 from residual_rl_ros.ros.nodes.learner_values import LEARNER_CONCERNS, LearnerValues
 from residual_rl_ros.ros.nodes.learning_thread import ServiceBridge, WorkQueue
+from residual_rl_ros.transitions.feed import PendingTransitions, TransitionFeed
 from residual_rl_ros.transitions.layout import TransitionLayout
-from residual_rl_ros.transitions.loss_counter import TransitionFeed
-from residual_rl_ros.transitions.pending_transitions import PendingTransitions
 from residual_rl_ros.transitions.seal import LAYOUT, WEIGHTS, Key
 
 WATCH_PERIOD_S = 0.25

@@ -20,7 +20,7 @@ from rclpy.clock import Clock, ClockType
 from std_msgs.msg import Bool, Float64MultiArray, String, UInt8MultiArray
 
 from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, ReceivedQueue
-from residual_rl_ros.control.blend import BlendRamp
+from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.feedback import STEP_FEEDBACK
 from residual_rl_ros.control.lockstep_loop import LockstepLoop
 from residual_rl_ros.control.policy_loop import LoopParts
@@ -59,6 +59,7 @@ from residual_rl_ros.ros.common.process import take_privileges
 from residual_rl_ros.ros.nodes.chunk_input import ChunkInput
 from residual_rl_ros.ros.nodes.decision_topics import DecisionTopics
 from residual_rl_ros.ros.nodes.policy_setup import (
+    describe_policy,
     make_controller,
     make_preparation,
     open_base_policy,
@@ -66,7 +67,6 @@ from residual_rl_ros.ros.nodes.policy_setup import (
     ramp_s,
     real_time_rules,
     warm_up,
-    words,
 )
 from residual_rl_ros.ros.nodes.policy_values import POLICY_CONCERNS, policy_values
 from residual_rl_ros.ros.nodes.services import PolicyServices, StopInputs
@@ -119,7 +119,7 @@ class PolicyNode(ManagedNode):
         self.made.callback(follow)
         # The first message costs 10 ms (rclpy looks for its caller), which no control step has.
         self.get_logger().info(
-            f'{robot.name} at {robot.control_rate_hz:g} Hz with {words(policy)}, '
+            f'{robot.name} at {robot.control_rate_hz:g} Hz with {describe_policy(policy)}, '
             f'decision_steps {self.controller.layout.decision_steps}, residual_scale '
             f'{list(parameters.residual_scale)}'
         )

@@ -121,7 +121,7 @@ def open_base_policy(
     return policy
 
 
-def words(policy: OnnxBasePolicy | ReceivedPolicy) -> str:
+def describe_policy(policy: OnnxBasePolicy | ReceivedPolicy) -> str:
     """Return which base policy it is, for the log."""
     if isinstance(policy, ReceivedPolicy):
         return f'chunks from a topic (metadata {policy.path})'

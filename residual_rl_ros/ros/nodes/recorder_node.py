@@ -33,7 +33,7 @@ from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy
 from residual_rl_ros.robot.description import RobotConfig, with_own_limits
-from residual_rl_ros.robot.topics import Source
+from residual_rl_ros.robot.topics import ChannelTopic
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.message_types import message_class
 from residual_rl_ros.ros.common.node_parameters import RecorderParameters
@@ -42,7 +42,7 @@ from residual_rl_ros.ros.common.parameters import (
     read_parameters,
     read_tree,
 )
-from residual_rl_ros.ros.common.qos import of_source
+from residual_rl_ros.ros.common.qos import of_topic
 from residual_rl_ros.training.provenance import git_commit
 
 POLL_S = 0.05
@@ -157,7 +157,7 @@ def _place(topic: RecordedTopic) -> tuple[bool, bool]:
 def _profiles(topic: RecordedTopic) -> tuple[QoSProfile, ...]:
     """Return profiles that take what is sent; their depth bridges a busy disk."""
     if not topic.reliable:
-        return of_source(Source(topic.name, topic.type, topic.latched, DEPTH))
+        return of_topic(ChannelTopic(topic.name, topic.type, topic.latched, DEPTH))
     profile = QoSProfile(
         depth=1 if topic.latched else DEPTH,
         reliability=ReliabilityPolicy.RELIABLE,

@@ -24,7 +24,7 @@ from residual_rl_ros.bags.transitions.reader import (
     TransitionReader,
 )
 from residual_rl_ros.errors import BagError
-from residual_rl_ros.robot.ros_names import full_name
+from residual_rl_ros.robot.names import full_name
 from residual_rl_ros.ros.common import qos
 from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.transitions.cdr import labelled_array

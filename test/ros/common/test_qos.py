@@ -12,7 +12,7 @@ import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
-from residual_rl_ros.robot.topics import IMAGE, Source
+from residual_rl_ros.robot.topics import IMAGE, ChannelTopic
 from residual_rl_ros.ros.common.node_host import NodeHost
 from residual_rl_ros.ros.common.qos import (
     PATIENCE_S,
@@ -105,7 +105,7 @@ def test_images_are_listened_to_as_reliably_as_their_publisher_offers(
     camera = rclpy.create_node('camera', context=context)
     try:
         with NodeHost('policy_node', domain_id) as host:
-            source = Source('image', IMAGE)
+            source = ChannelTopic('image', IMAGE)
             subscribe_to_images(host.node, Image, source, lambda *each: heard.append(each))
             publisher = camera.create_publisher(
                 Image, 'image', QoSProfile(depth=1, reliability=offered)

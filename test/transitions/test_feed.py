@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transition_builders import make_layout, make_transition
 
 from residual_rl_ros.errors import MalformedTransitionError
-from residual_rl_ros.transitions.loss_counter import EPOCHS_AHEAD, TransitionFeed
+from residual_rl_ros.transitions.feed import EPOCHS_AHEAD, TransitionFeed
 from residual_rl_ros.transitions.transition import Transition
 
 LAYOUT = make_layout()

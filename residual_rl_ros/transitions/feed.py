@@ -1,16 +1,20 @@
 # Copyright 2026 The residual_rl_ros authors
 # SPDX-License-Identifier: Apache-2.0
-"""One robot's transitions on their way to the learner: decoded, counted, checked for losses."""
+"""A robot's transitions on their way to the learner: kept, decoded, counted, checked for losses."""
 
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import numpy.typing as npt
 
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
+
+if TYPE_CHECKING:
+    from std_msgs.msg import Float64MultiArray
 
 EPOCHS_AHEAD = 1000
 """A robot may use weights of so many epochs after those of a learner that has lost its folder. It
@@ -88,3 +92,31 @@ class TransitionFeed:
         done = transition.terminated or transition.truncated
         self._gaps.expect(*((episode + 1, 0) if done else (episode, step + k)))
         return transition
+
+
+COUNT_LIMIT = 1000
+"""Messages kept."""
+BYTES_LIMIT = 64 * 2**20
+"""Their size: before the layout is known a message may be anything [byte]."""
+
+
+class PendingTransitions:
+    """Keeps messages, up to a limit, until they are taken."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[TransitionFeed, Float64MultiArray]] = []
+        self._bytes = 0
+
+    def keep(self, feed: TransitionFeed, message: Float64MultiArray) -> bool:
+        """Keep a message of a robot; return False if there is no room."""
+        size = self._bytes + message.data.itemsize * len(message.data)
+        if len(self._messages) == COUNT_LIMIT or size > BYTES_LIMIT:
+            return False
+        self._messages.append((feed, message))
+        self._bytes = size
+        return True
+
+    def take(self) -> list[tuple[TransitionFeed, Float64MultiArray]]:
+        """Return the messages, oldest first, and forget them."""
+        messages, self._messages, self._bytes = self._messages, [], 0
+        return messages
