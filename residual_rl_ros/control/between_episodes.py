@@ -7,7 +7,8 @@ An episode begins when it is wanted, robot and scene are prepared, and its first
 
 from __future__ import annotations
 
-from residual_rl_ros.control.gates import HoldWatch, Obstacles, RealTimeRules, StartGate
+from residual_rl_ros.control.gates import HoldWatch, RealTimeRules, StartGate
+from residual_rl_ros.control.obstacles import Obstacles
 from residual_rl_ros.control.policy_loop import Answer, LoopParts, PolicyLoop
 from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.errors import BasePolicyError, UnsafeCommandError

@@ -297,3 +297,23 @@ class CommandLimiter:
         longest = last * (1.0 - 1.0 / within_steps)
         faster: Array = np.where(goes_to_zero & (np.abs(longest) < np.abs(slower)), longest, slower)
         return faster
+
+
+def start_reference(safety: SafetyFilter, measured: Array, last: Array | None) -> Array:
+    """Return where whoever begins to command a robot goes on, shape (m,).
+
+    What was told last counts where the robot follows it: a gripper keeps its grip.
+
+    Args:
+        safety: the limits.
+        measured: where the robot is, shape (m,).
+        last: the last command, shape (m,); None: none.
+    """
+    measured = np.where(safety.action.is_tracked, measured, 0.0)
+    if last is None:
+        return measured
+    follows = np.abs(safety.difference(last, measured)) <= safety.action.following_limit
+    for each in safety.action.orientations:  # Half of one and half of another are a third.
+        places = [index for index in each if index >= 0]
+        follows[places] = follows[places].all()
+    return np.where(follows, last, measured)

@@ -8,18 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from residual_rl_ros.control.command_limiter import CommandLimiter
-from residual_rl_ros.control.safety import SafetyFilter
-from residual_rl_ros.numerics import Array
-
 BELIEVABLE_S = 1.0
 """Clocks that differ by more have jumped or are not the same [s]."""
 START_RETRY_S = 0.5
 """How often an episode is tried whose first command is too far away [s]."""
-ATTEMPTS = 3
-"""So often a velocity is commanded that nothing moves by, before it is given up."""
-MOTION = 0.5
-"""A measured velocity above this share of the following limit is motion."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +26,6 @@ class RealTimeRules:
     """Longer episodes are truncated [s]; 0 never."""
     takeover_timeout_s: float = 0.5
     """An operator who has taken over and says nothing for longer wants the robot to hold [s]."""
-
-
-def start_reference(safety: SafetyFilter, measured: Array, last: Array | None) -> Array:
-    """Return where whoever begins to command a robot goes on, shape (m,).
-
-    What was told last counts where the robot follows it: a gripper keeps its grip.
-
-    Args:
-        safety: the limits.
-        measured: where the robot is, shape (m,).
-        last: the last command, shape (m,); None: none.
-    """
-    measured = np.where(safety.action.is_tracked, measured, 0.0)
-    if last is None:
-        return measured
-    follows = np.abs(safety.difference(last, measured)) <= safety.action.following_limit
-    for each in safety.action.orientations:  # Half of one and half of another are a third.
-        places = [index for index in each if index >= 0]
-        follows[places] = follows[places].all()
-    return np.where(follows, last, measured)
 
 
 class Pace:
@@ -128,118 +100,6 @@ class OperatorWatch:
     def shift(self, seconds: float) -> None:
         """Follow a clock that has jumped."""
         self._spoken_at += seconds
-
-
-class Obstacles:
-    """Says why a robot must not move although it is seen.
-
-    Args:
-        limiter: what knows whether the robot follows its commands.
-    """
-
-    def __init__(self, limiter: CommandLimiter) -> None:
-        self._limiter = limiter
-        self._lags = False
-        self._stalls = StallWatch(limiter)
-        self.stops: dict[str, str] = {}
-        """Stop inputs that forbid to move, with their reasons."""
-
-    def set_stop(self, name: str, reason: str) -> None:
-        """Take in what a stop input says: a reason to hold, or none.
-
-        Args:
-            name: the stop input.
-            reason: why the robot must not move; empty: it may.
-        """
-        if reason:
-            self.stops[name] = reason
-        else:
-            self.stops.pop(name, None)
-
-    @property
-    def any(self) -> bool:
-        """Whether something forbids to move."""
-        return bool(self.stops) or self._lags
-
-    def forget(self) -> None:
-        """Forget that the robot did not follow its commands; it is to have none."""
-        self._lags = False
-
-    def reset(self) -> None:
-        """Begin anew with an activation."""
-        self.forget()
-        self._stalls = StallWatch(self._limiter)
-
-    def reason(self, moving: bool, now: float) -> str:
-        """Return why the robot must not move, empty if it may.
-
-        Args:
-            moving: somebody commands it; a robot without commands need not follow any.
-            now: ROS time [s].
-        """
-        if not moving:
-            self.forget()
-        if self.stops or not moving:
-            return '; '.join(self.stops.values())
-        # Once it lags it holds, until it has come near.
-        heed = self._lags or self._limiter.continues
-        error = self._limiter.following_error() if heed else ''
-        self._stalls.watch(bool(error) and not self._lags, now)
-        self._lags = bool(error)
-        return error
-
-    def shift(self, seconds: float) -> None:
-        """Follow a clock that has jumped."""
-        self._stalls.shift(seconds)
-
-    def stalled(self, now: float, rules: RealTimeRules) -> bool:
-        """Return whether a robot that holds by zero is given up; see `StallWatch`."""
-        return self._lags and self._stalls.stalled(now, rules.hold_limit_s)
-
-
-class StallWatch:
-    """Notices velocities that are commanded again and again without any motion.
-
-    A robot that holds by zero follows its hold, however stuck it is: it would be held and commanded
-    again for ever.
-
-    Args:
-        limiter: what knows what the robot was told and what is measured.
-    """
-
-    def __init__(self, limiter: CommandLimiter) -> None:
-        self._limiter = limiter
-        action = limiter.safety.action
-        self._counts = np.zeros(action.size, dtype=np.int64)
-        self._since = np.full(action.size, np.inf)
-        self._motion = np.where(action.goes_to_zero, MOTION * action.following_limit, 0.0)
-        """What is measured above it is motion; below 0 there is nothing to be watched."""
-
-    def watch(self, begins: bool, now: float) -> None:
-        """Take in a control step.
-
-        Args:
-            begins: the robot has just begun to lag.
-            now: ROS time [s].
-        """
-        measured = self._limiter.measured
-        if measured is None or not (begins or self._counts.any()):
-            return
-        moves = np.abs(measured) > self._motion
-        self._counts[moves], self._since[moves] = 0, np.inf
-        if begins:
-            stuck = self._limiter.lagging() & ~moves
-            self._counts[stuck] += 1
-            self._since[stuck] = np.minimum(self._since[stuck], now)
-
-    def shift(self, seconds: float) -> None:
-        """Follow a clock that has jumped."""
-        self._since += seconds
-
-    def stalled(self, now: float, limit_s: float) -> bool:
-        """Return whether an action has not moved for so long, in several attempts."""
-        stuck = self._counts >= ATTEMPTS
-        return bool((stuck & (now - self._since > limit_s)).any())
 
 
 class StartGate:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from residual_rl_ros.control.gates import start_reference
+from residual_rl_ros.control.command_limiter import start_reference
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import ConfigError

@@ -13,8 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from residual_rl_ros.control.command_limiter import CommandLimiter
-from residual_rl_ros.control.gates import start_reference
+from residual_rl_ros.control.command_limiter import CommandLimiter, start_reference
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.control.takeover_controls import (
     MOVED,

@@ -132,34 +132,7 @@ def save_checkpoint(
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        (fresh / ACTOR).write_bytes(learner.current_message())
-        tensors = {
-            ALGORITHM: learner.rule.state_dict(),
-            GOOD: learner.judge.best.good,
-            CANDIDATE: learner.judge.best.candidate,
-        }
-        memory = {MEMORY.format(k): v for k, v in learner.rule.memory.export().items()}
-        for name, values in (tensors | memory).items():
-            check_finite(name, values)
-        _check_space(fresh, [*(tensors | memory).values(), run or {}])
-        for name, values in tensors.items():
-            save_tensors(values, fresh / name)
-        for name, arrays in memory.items():
-            # Of an array with gaps safetensors would write what lies between too.
-            save_arrays({k: np.asarray(v, order='C') for k, v in arrays.items()}, fresh / name)
-        if run is not None:
-            save_arrays(dict(run), fresh / RUN)
-        state = {
-            'config': learner.config.to_mapping(),
-            'layout': learner.layout.to_yaml(),
-            'best_rank': learner.judge.best.rank,
-            'state': learner.state_dict(),
-        }
-        (fresh / STATE).write_text(json.dumps(state), encoding='utf-8')
-        seal = (key or Key()).seal_file
-        seal(fresh / ACTOR)
-        write_manifest(fresh)
-        seal(fresh / MANIFEST)
+        _write(fresh, learner, run, key or Key())
         for path in [*fresh.iterdir(), fresh]:
             _sync(path)
         if directory.exists():  # Else a save was killed, and the stale one is all there is.
@@ -176,6 +149,44 @@ def save_checkpoint(
             f'cannot write checkpoint {str(directory)!r}: {error}; free space or choose another '
             'folder'
         ) from error
+
+
+def _write(
+    folder: Path, learner: Learner, run: Mapping[str, npt.NDArray[Any]] | None, key: Key
+) -> None:
+    """Write the files of a checkpoint, the manifest last; see `save_checkpoint`.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+        ValueError: a tensor is not finite.
+    """
+    (folder / ACTOR).write_bytes(learner.current_message())
+    tensors = {
+        ALGORITHM: learner.rule.state_dict(),
+        GOOD: learner.judge.best.good,
+        CANDIDATE: learner.judge.best.candidate,
+    }
+    memory = {MEMORY.format(k): v for k, v in learner.rule.memory.export().items()}
+    for name, values in (tensors | memory).items():
+        check_finite(name, values)
+    _check_space(folder, [*(tensors | memory).values(), run or {}])
+    for name, values in tensors.items():
+        save_tensors(values, folder / name)
+    for name, arrays in memory.items():
+        # Of an array with gaps safetensors would write what lies between too.
+        save_arrays({k: np.asarray(v, order='C') for k, v in arrays.items()}, folder / name)
+    if run is not None:
+        save_arrays(dict(run), folder / RUN)
+    state = {
+        'config': learner.config.to_mapping(),
+        'layout': learner.layout.to_yaml(),
+        'best_rank': learner.judge.best.rank,
+        'state': learner.state_dict(),
+    }
+    (folder / STATE).write_text(json.dumps(state), encoding='utf-8')
+    key.seal_file(folder / ACTOR)
+    write_manifest(folder)
+    key.seal_file(folder / MANIFEST)
 
 
 def _check_space(folder: Path, contents: Iterable[Mapping[str, Any]]) -> None:

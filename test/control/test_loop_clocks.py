@@ -19,7 +19,8 @@ from residual_rl_ros.base_policy.received_policy import ReceivedPolicy, Received
 from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.command_limiter import CommandLimiter
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
-from residual_rl_ros.control.gates import Obstacles, RealTimeRules
+from residual_rl_ros.control.gates import RealTimeRules
+from residual_rl_ros.control.obstacles import Obstacles
 from residual_rl_ros.control.real_time_loop import RealTimeLoop
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.transitions.transition import Success

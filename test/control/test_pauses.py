@@ -11,9 +11,8 @@ import pytest
 from arms import ARM, LIMIT, MEASURED, NAMES, STEP, Arm
 from base_policy_builders import settle
 
-from residual_rl_ros.control.command_limiter import CommandLimiter
+from residual_rl_ros.control.command_limiter import CommandLimiter, start_reference
 from residual_rl_ros.control.feedback import END_EPISODE
-from residual_rl_ros.control.gates import start_reference
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.robot.action_spec import ActionSpec
