@@ -25,14 +25,18 @@ from residual_rl_ros.control.composition import BlendRamp
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.control.feedback import END_EPISODE, MARK_FAILURE, MARK_SUCCESS
 from residual_rl_ros.control.gates import RealTimeRules
+from residual_rl_ros.control.home import GoHome
 from residual_rl_ros.control.policy_loop import LoopParts
+from residual_rl_ros.control.preparation import Preparation
 from residual_rl_ros.control.real_time_loop import STOP_LIMIT_S, RealTimeLoop
+from residual_rl_ros.control.safety import SafetyFilter
 from residual_rl_ros.errors import MalformedTransitionError
 from residual_rl_ros.residual_policy.exploration import Exploration
 from residual_rl_ros.residual_policy.weights import WeightsHeader, encode_weights
 from residual_rl_ros.robot.action_spec import ActionSpec
 from residual_rl_ros.robot.body_spec import SelfCollisionSpec, WorkspaceSpec
 from residual_rl_ros.robot.observation import ObservationAssembler
+from residual_rl_ros.robot.preparation_spec import HomeKeys, home_of
 from residual_rl_ros.robot.topics import FLOAT_ARRAY, Channel
 from residual_rl_ros.robot.urdf import Urdf
 from residual_rl_ros.transitions.transition import Source
@@ -195,6 +199,7 @@ class Day:
             PERIOD,
             RealTimeRules(bool(rng.random() < 0.7), 0.5, float(rng.choice([0.0, 2.0]))),
             self.said.slept.append,
+            self._draw_preparation(controller.limiter.safety),
         )
         self.now = 100.0
         begin = self.spec.upper if self.kind == APART else np.zeros(2)
@@ -234,6 +239,16 @@ class Day:
             start_limit=np.full(2, rng.choice([0.5, 100.0])),
         )
 
+    def _draw_preparation(self, safety: SafetyFilter) -> Preparation:
+        """Return a way home for half of the arms that know where they are."""
+        drawn = self.rng.random() < 0.5
+        if self.kind != 'position' or not self.spec.measured_by or not drawn:
+            return Preparation()
+        goal = self.rng.uniform(0.5 * self.spec.lower, 0.5 * self.spec.upper)
+        positions = dict(zip(self.spec.names, goal.tolist(), strict=True))
+        home = home_of(HomeKeys(positions=positions, velocity_share=1.0), self.spec, PERIOD)
+        return Preparation(GoHome(home, safety, PERIOD))
+
     # --- what the loop says
 
     def _infer(self, window: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
@@ -268,7 +283,8 @@ class Day:
                 # A row that was not reached keeps the plan, which no limit has touched.
                 if command is row or (command == row).all():
                     limited = np.clip(np.clip(wanted, low, high), self.spec.lower, self.spec.upper)
-                    reach = bound if transition.source is Source.RESIDUAL else 0.0
+                    of_residual = transition.source in (Source.RESIDUAL, Source.RANDOM)
+                    reach = bound if of_residual else 0.0
                     near = (np.abs(row - limited) <= reach + EPSILON).all()
                     of_body = self.kind in ('boxed', APART)
                     if near or of_body or transition.source is Source.TAKEOVER:
@@ -330,6 +346,8 @@ class Day:
         except Exception:  # noqa: BLE001 - whatever it is, nothing is known.
             self.measured = None
         judge.paused |= not 0.0 <= dt <= 2.0 * PERIOD
+        commanded = loop.in_episode or loop.homing or loop.taken_over
+        judge.paused |= not commanded  # Whoever begins to move it begins where it is.
         judge.forbidden, judge.operated = self._forbidden(), loop.taken_over
         judge.paused |= bool(judge.forbidden)
         before, self.sent = self.commands, None
@@ -356,10 +374,11 @@ class Day:
         if (outside > spec.following_limit).any():
             return '' if loop.taken_over else f'{measured} cannot be true'
         last, judge = self.judge.last, self.judge
-        goes_on = not (judge.paused or judge.perhaps) and last is not None and loop.in_episode
+        commanded = loop.in_episode or loop.homing
+        goes_on = not (judge.paused or judge.perhaps) and last is not None and commanded
         if goes_on and (np.abs(last - measured) > spec.following_limit).any():
             return 'it does not follow'
-        leaps = self.before is not None and judge.paused and loop.in_episode
+        leaps = self.before is not None and judge.paused
         if leaps and last is not None and not judge.pushes:
             apart = np.abs(measured - self.before) > spec.following_limit
             away = np.linalg.norm(measured - last) > spec.following_limit.min()
@@ -369,7 +388,7 @@ class Day:
     def happen(self) -> None:
         """Let one thing happen beside the control steps."""
         rng, loop = self.rng, self.loop
-        what = int(rng.integers(0, 16))
+        what = int(rng.integers(0, 17))
         if what == 0:
             self.moves = bool(rng.random() < 0.7)
         elif what == 1:
@@ -404,17 +423,20 @@ class Day:
             loop.request_start()
         elif what == 15:  # Somebody brings it back.
             self.position, self.moves = rng.uniform(self.spec.lower, self.spec.upper), True
+        elif what == 16:
+            loop.request_home()
         if not loop.active and rng.random() < 0.3:
             loop.activate()
-            self.before = None
+            self.before = self.measured = None
             self.judge.paused = True
 
     def send_weights(self) -> None:
         rng, layout = self.rng, self.loop.controller.layout
         self.sequence += int(rng.random() < 0.8)
         gain = float(rng.choice([0.1, 10.0, 1e3]))
+        explores = Exploration(random_share=float(rng.choice([0.0, 0.5])))
         tensors = make_actor(layout, seed=self.sequence, gain=gain).to_numpy()
-        message = encode_weights(tensors, WeightsHeader(1, self.sequence, Exploration()))
+        message = encode_weights(tensors, WeightsHeader(1, self.sequence, explores))
         if rng.random() < 0.2:
             place = int(rng.integers(len(message)))
             message = message[:place] + bytes(rng.integers(0, 256, 4).tolist()) + message[place:]
