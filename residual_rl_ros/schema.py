@@ -358,6 +358,15 @@ def read_yaml(path: Path, what: str) -> Any:
         raise ConfigError(str(path), [f'cannot read {what}: {error}']) from error
 
 
+def dotted(tree: Mapping[Any, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Yield what nested maps hold under dotted names, as ROS parameters have; empty maps too."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from dotted(value, f'{prefix}{key}.')
+        else:
+            yield f'{prefix}{key}', value
+
+
 def leaves(kind: type[Any], prefix: str = '') -> Iterator[tuple[str, Field[Any], Any]]:
     """Yield dotted name, field and type of every key of a configuration, nested ones too."""
     for item in fields(kind):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ from residual_rl_ros.evaluation.noises import (
 )
 from residual_rl_ros.evaluation.progress import progress, say
 from residual_rl_ros.numerics import Array
-from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.tasks.success_probe import settled
 
 POINTS = 0.1
 """Success that makes a way worth its while."""
@@ -296,13 +297,12 @@ def run_diagnosis(config: RunConfig, options: DiagnosisOptions, console: Console
         ResidualRLError: the run cannot be played, the task tells no success, or the base draws
             random numbers of its own.
     """
-    settled = settle_success(config.task, config.success, lambda text: say(console, text))
-    if settled == RETURN:
+    config = settled(config, partial(say, console))
+    if config.success == RETURN:
         raise ConfigError(
             f'{config.task} tells no success, and only outcomes tell what choosing among noises is '
             'worth; say how it tells success (--success)'
         )
-    config = config.with_success(settled)
     run = config.resolve()
     _refuse_own_noise(run)
     noises = options.noises if run.policy.stochastic else 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -266,13 +267,10 @@ def _evaluate(
     from residual_rl_ros.evaluation.paired import difference, evaluate_blind, score
     from residual_rl_ros.evaluation.progress import progress, say
     from residual_rl_ros.residual_policy.weights import decode_weights
-    from residual_rl_ros.tasks.success_probe import settle_success
+    from residual_rl_ros.tasks.success_probe import settled
 
     errors = Console(stderr=True)
-    loaded = loaded.with_success(
-        settle_success(loaded.task, loaded.success, lambda text: say(errors, text))
-    )
-    config = loaded
+    config = loaded = settled(loaded, partial(say, errors))
     if isinstance(policy, bytes):
         header, actor = decode_weights(policy)
         if not header.exploration.residual_probability:

@@ -46,17 +46,16 @@ def describe_robot(
     env: Annotated[str, typer.Argument(help='Task of this package or gymnasium id.')],
 ) -> None:
     """Print the robot YAML of any gymnasium environment that observes a Box."""
-    import yaml
-
+    from residual_rl_ros.robot.description import robot_yaml
     from residual_rl_ros.tasks.hosting import describe_robot as describe
     from residual_rl_ros.tasks.hosting import flattened, make_environment
 
     made, first = make_environment(env), 0
-    parameters = {'robot': describe(env, made)}
+    described = describe(env, made)
     for key, count in flattened(made).items():
         print(f'# {key}: ' + (f'x{first} to x{first + count - 1}' if count > 1 else f'x{first}'))
         first += count
-    print(yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False), end='')
+    print(robot_yaml(described), end='')
 
 
 def check_robot(

@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from residual_rl_ros.comparison.compare import finish_grid, settled
+from residual_rl_ros.comparison.compare import finish_grid
 from residual_rl_ros.comparison.grid import Cell, check_grid, finished
 from residual_rl_ros.comparison.protocol import (
     RESIDUAL,
@@ -38,6 +38,7 @@ from residual_rl_ros.pretraining.train_base import load_recipe, train
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import demonstrations_of, find_base_policy
 from residual_rl_ros.tasks.hosting import host
+from residual_rl_ros.tasks.success_probe import settled
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.retrain import ROUNDS
 from residual_rl_ros.training.run_folder import prepare_output
@@ -253,9 +254,10 @@ def run_benchmark(options: BenchmarkOptions, console: Console) -> dict[str, Any]
     ]
     for line in method_lines(methods, configs[0], protocol.numbers.shared):
         say(console, line)
+    configs = [settled(config, partial(say, console)) for config in configs]
     cells = [
         _cell(options, task, config, method, seed)
-        for task, config in zip(tasks, settled(configs, console), strict=True)
+        for task, config in zip(tasks, configs, strict=True)
         for method in methods
         for seed in parse_seeds(method.seeds)
         if not options.seeds or seed in options.seeds

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from residual_rl_ros.evaluation.progress import say
 from residual_rl_ros.files.yaml_text import parse_yaml
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.resources import write_text
-from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.tasks.success_probe import settled
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.run_folder import prepare_output, write_json
 
@@ -111,7 +112,8 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
     for config in options.configs:
         for variant in options.variants:
             variant.configured(config).learner_config()
-    configs = settled(options.configs, console)
+    tell = partial(say, console)
+    configs = [settled(config, tell) for config in options.configs]
     cells = compare_cells(replace(options, configs=configs))
     done = finished(cells)
     for config in configs:
@@ -122,17 +124,6 @@ def run_comparison(options: CompareOptions, console: Console) -> dict[str, Any]:
         words = bound.words(run.robot.action.names, config.decision_steps)
         say(console, f'{config.task}: {words}')
     return finish_grid(cells, done, Judgement(), options.output_dir / 'compare', options, console)
-
-
-def settled(configs: Sequence[RunConfig], console: Console) -> list[RunConfig]:
-    """Return runs whose way of telling success is known."""
-
-    def tell(text: str) -> None:
-        say(console, text)
-
-    return [
-        config.with_success(settle_success(config.task, config.success, tell)) for config in configs
-    ]
 
 
 def compare_cells(options: CompareOptions) -> list[Cell]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -292,7 +292,7 @@ class LimitedInterpolator:
         return self._settling and self._resting
 
 
-KINDS: dict[str, Callable[[MotionLimits, float, float], Any]] = {
+KINDS: dict[str, Callable[[MotionLimits, float, float], Interpolator]] = {
     'linear': LinearInterpolator,
     'cubic': CubicInterpolator,
     'limited': LimitedInterpolator,

@@ -16,7 +16,7 @@ from residual_rl_ros.base_policy.splicing import Splicing
 from residual_rl_ros.control.config import ControllerConfig
 from residual_rl_ros.errors import ConfigError, DemonstrationError, FormatError
 from residual_rl_ros.files.yaml_text import parse_yaml
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, description_of
 from residual_rl_ros.robot.stamps import stamp_of, to_nanoseconds
 from residual_rl_ros.transitions.layout import TransitionLayout
 from residual_rl_ros.transitions.transition import Transition
@@ -151,7 +151,7 @@ def robot_of(bag: Bag, robot: RobotConfig | None) -> RobotConfig:
             'recorder_node, which notes it'
         )
     try:
-        mapping = parse_yaml(text, 'the recorded robot')['/**']['ros__parameters']['robot']
+        mapping = description_of(parse_yaml(text, 'the recorded robot'), 'the recorded robot')
         return RobotConfig.from_mapping(mapping, 'the recorded robot')
-    except (FormatError, ConfigError, KeyError, TypeError) as error:
+    except (FormatError, ConfigError) as error:
         raise DemonstrationError(f'{bag.path}: {error}') from error

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from residual_rl_ros.base_policy.inputs import OWN_INPUTS, ImageInput, Input
+from residual_rl_ros.base_policy.inputs import ImageInput, Input
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.mapping import (
@@ -22,7 +22,7 @@ from residual_rl_ros.importing.mapping import (
     map_numbers,
     robot_range,
 )
-from residual_rl_ros.importing.policy import PolicyInput, listed
+from residual_rl_ros.importing.policy import PolicyInput
 from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.image_encoder import FEATURES
 
@@ -130,12 +130,6 @@ def make_contract(
             'rate_hz in --map'
         )
     policy_map.check_cameras(list(policy.cameras))
-    taken = [name for name in map(policy_map.channel, policy.cameras) if name in OWN_INPUTS]
-    if taken:
-        raise PolicyImportError(
-            f'a camera has the channel {listed(taken)}, which is the name of another input; give '
-            'it another below images in --map'
-        )
     images = tuple(
         ImageInput(
             name := policy_map.channel(camera),

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from residual_rl_ros.errors import PolicyImportError, shown
-from residual_rl_ros.importing.contract import Described, make_contract, named
+from residual_rl_ros.importing.chunk_diffusion import chunk_diffusion
+from residual_rl_ros.importing.contract import Described, named
 from residual_rl_ros.importing.diffusion_policy_observations import (
     LOW_DIM,
     PREFIX,
@@ -25,16 +25,15 @@ from residual_rl_ros.importing.diffusion_policy_observations import (
 )
 from residual_rl_ros.importing.mapping import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.networks.ddim import (
-    ChunkDiffusion,
     NoiseSchedule,
     read_noise_schedule,
 )
 from residual_rl_ros.importing.networks.unet_1d import ConditionalUnet1d
 from residual_rl_ros.importing.networks.window_encoder import Observations
-from residual_rl_ros.importing.policy import ImportedPolicy, PolicyInput, listed
+from residual_rl_ros.importing.policy import ImportedPolicy, listed
 from residual_rl_ros.importing.stored_config import StoredConfig, plain_config
 from residual_rl_ros.importing.torch_zip import TorchZip
-from residual_rl_ros.importing.weights import below, check_unet, load_unet
+from residual_rl_ros.importing.weights import below, load_unet
 
 UNET = 'model.'
 UNUSED = '_dummy_variable'
@@ -64,7 +63,7 @@ def import_diffusion_policy(archive: TorchZip, options: ImportOptions) -> Import
         )
     tensors = _averaged(archive, config)
     observations = READERS[kind](config, tensors)
-    unet = load_unet(below(tensors, UNET), 'the U-Net', _groups(config))
+    unet = load_unet(below(tensors, UNET), _groups(config))
     actions = unet.final_conv[-1].out_channels
     assert isinstance(actions, int)
     if not config.get('policy.obs_as_global_cond', bool, kind != LOW_DIM):
@@ -93,7 +92,6 @@ def _assemble(
     start = window - 1 if newest else window
     if config.flag('policy.pred_action_steps_only'):
         horizon, start = executed, 0
-    check_unet(unet, horizon, window * observations.size)
     schedule, steps, remarks = _schedule(config, options)
     described = Described(
         observations.names,
@@ -110,32 +108,9 @@ def _assemble(
         cameras=observations.cameras,
         features=observations.features,
     )
-    contract = make_contract(
-        described, options.map, noise_default=options.noise_default or 'normal'
-    )
-    network = ChunkDiffusion(
-        contract.from_robot,
-        observations.encoder,
-        unet,
-        schedule,
-        steps,
-        torch.from_numpy(1.0 / normalizer.scale).float(),
-        torch.from_numpy(-normalizer.offset / normalizer.scale).float(),
-        contract.to_robot,
-    )
-    inputs = (
-        contract.observation_input(observations.centre, observations.spread),
-        PolicyInput('noise', torch.zeros(horizon, actions)),
-        *contract.image_inputs(),
-    )
-    return ImportedPolicy(
-        network.eval(),
-        contract.metadata,
-        inputs,
-        ('action', *contract.feature_outputs),
-        (*remarks, *observations.remarks),
-        network.loop,
-    )
+    affine = -normalizer.offset / normalizer.scale, 1.0 / normalizer.scale
+    denoising = schedule, steps, (*remarks, *observations.remarks)
+    return chunk_diffusion(described, observations, unet, denoising, affine, options)
 
 
 def _averaged(archive: TorchZip, config: StoredConfig) -> dict[str, Tensor]:

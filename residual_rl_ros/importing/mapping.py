@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from residual_rl_ros.base_policy.inputs import OWN_INPUTS
 from residual_rl_ros.errors import ConfigError, PolicyImportError
 from residual_rl_ros.importing.policy import listed
 from residual_rl_ros.numerics import Array
@@ -154,7 +155,8 @@ class PolicyMap:
         """Refuse a map that names a camera which the checkpoint does not have.
 
         Raises:
-            PolicyImportError: it does, or two cameras have one channel.
+            PolicyImportError: it does, or a camera has the channel of another one or of another
+                input.
         """
         known = {*cameras, *(camera.rsplit('.', 1)[-1] for camera in cameras)}
         unknown = [name for name in self.images if name not in known]
@@ -164,6 +166,11 @@ class PolicyMap:
                 f'{listed(cameras) or "no camera"}; correct --map'
             )
         channels = [self.channel(camera) for camera in cameras]
+        if taken := [name for name in channels if name in OWN_INPUTS]:
+            raise PolicyImportError(
+                f'a camera has the channel {listed(taken)}, which is the name of another input; '
+                'give it another below images in --map'
+            )
         if len(set(channels)) < len(channels):
             raise PolicyImportError(
                 f'cameras {listed(cameras)} have the channels {listed(channels)}, expected a '

@@ -18,11 +18,11 @@ from torch import Tensor
 from residual_rl_ros.base_policy.inputs import MemoryInput
 from residual_rl_ros.errors import FormatError, PolicyImportError, shown
 from residual_rl_ros.files.json_text import parse_json
-from residual_rl_ros.importing.contract import Contract, Described, make_contract, named
+from residual_rl_ros.importing.chunk_diffusion import chunk_diffusion
+from residual_rl_ros.importing.contract import Described, make_contract, named
 from residual_rl_ros.importing.mapping import DEFAULT_DDIM_STEPS, ImportOptions
 from residual_rl_ros.importing.networks import step_policy as heads
 from residual_rl_ros.importing.networks.ddim import (
-    ChunkDiffusion,
     NoiseSchedule,
     read_noise_schedule,
 )
@@ -35,7 +35,7 @@ from residual_rl_ros.importing.robomimic_observations import (
 )
 from residual_rl_ros.importing.stored_config import StoredConfig
 from residual_rl_ros.importing.torch_zip import TorchZip
-from residual_rl_ros.importing.weights import below, build, check_unet, load_unet
+from residual_rl_ros.importing.weights import below, build, load_unet
 from residual_rl_ros.numerics import Array
 
 RENAMED = {
@@ -150,7 +150,12 @@ def _behaviour_cloning(
     return ImportedPolicy(
         network,
         contract.metadata,
-        (_observation(contract, observations), *noise, *contract.image_inputs(), *remembered),
+        (
+            contract.observation_input(observations.centre, observations.spread),
+            *noise,
+            *contract.image_inputs(),
+            *remembered,
+        ),
         ('action', *(each.output for each in memories), *contract.feature_outputs),
         tuple(remarks),
     )
@@ -165,15 +170,13 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
     tensors = archive.tensors(state, 'model')
     observations = read_observations(config, checkpoint, below(tensors, DIFFUSION_ENCODER))
     names, offset, scale = _read_actions(config, checkpoint)
-    unet = load_unet(below(tensors, UNET), 'the U-Net')
+    unet = load_unet(below(tensors, UNET))
     extra = [name for name in tensors if not name.startswith((DIFFUSION_ENCODER, UNET))]
     if extra:
         raise PolicyImportError(f'the checkpoint has {listed(extra)}, which fits nowhere')
-    schedule, steps, remarks = _schedule(config, options)
     horizon = config.get('algo.horizon.prediction_horizon', int)
     window = config.get('algo.horizon.observation_horizon', int)
     executed = config.get('algo.horizon.action_horizon', int)
-    check_unet(unet, horizon, window * observations.size)
     described = _described(
         config,
         checkpoint,
@@ -183,31 +186,8 @@ def _diffusion(archive: TorchZip, config: StoredConfig, options: ImportOptions) 
         (window, horizon, window - 1, executed),
         'diffusion',
     )
-    contract = make_contract(
-        described, options.map, noise_default=options.noise_default or 'normal'
-    )
-    network = ChunkDiffusion(
-        contract.from_robot,
-        observations.encoder,
-        unet,
-        schedule,
-        steps,
-        torch.from_numpy(scale).float(),
-        torch.from_numpy(offset).float(),
-        contract.to_robot,
-    )
-    return ImportedPolicy(
-        network,
-        contract.metadata,
-        (
-            _observation(contract, observations),
-            PolicyInput('noise', torch.zeros(horizon, len(names))),
-            *contract.image_inputs(),
-        ),
-        ('action', *contract.feature_outputs),
-        remarks,
-        network.loop,
-    )
+    denoising = _schedule(config, options)
+    return chunk_diffusion(described, observations, unet, denoising, (offset, scale), options)
 
 
 READERS: dict[str, Callable[[TorchZip, StoredConfig, ImportOptions], ImportedPolicy]] = {
@@ -244,10 +224,6 @@ def _described(
         cameras=observations.cameras,
         features=observations.features,
     )
-
-
-def _observation(contract: Contract, observations: Observations) -> PolicyInput:
-    return contract.observation_input(observations.centre, observations.spread)
 
 
 def _read_actions(

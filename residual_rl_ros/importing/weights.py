@@ -108,12 +108,11 @@ FIRST = 'down_modules.{}.0.blocks.0.block.0.weight'
 MOST_STAGES = 16
 
 
-def load_unet(tensors: Mapping[str, Tensor], what: str, groups: int = 8) -> ConditionalUnet1d:
+def load_unet(tensors: Mapping[str, Tensor], groups: int = 8) -> ConditionalUnet1d:
     """Return the U-Net with its weights.
 
     Args:
         tensors: its weights, by their names in diffusion_policy.
-        what: what it is, for the error.
         groups: of its group normalisations, which no weight tells.
 
     Raises:
@@ -121,7 +120,7 @@ def load_unet(tensors: Mapping[str, Tensor], what: str, groups: int = 8) -> Cond
     """
     if any(name.startswith('local_cond_encoder.') for name in tensors):
         raise PolicyImportError(
-            f'{what} has a local condition (obs_as_local_cond), expected obs_as_global_cond; '
+            'the U-Net has a local condition (obs_as_local_cond), expected obs_as_global_cond; '
             'import it with --module'
         )
     stages = [FIRST.format(index) for index in range(MOST_STAGES)]
@@ -133,9 +132,11 @@ def load_unet(tensors: Mapping[str, Tensor], what: str, groups: int = 8) -> Cond
         sizes = (first[0][1], film[1] - step_size, widths, first[0][2])
         scales = film[0] == 2 * widths[0]
     except LookupError as error:
-        raise PolicyImportError(f'{what} is no U-Net over time: {error} is missing') from error
+        raise PolicyImportError(
+            f'the checkpoint has no U-Net over time: {error} is missing'
+        ) from error
     renamed = {_renamed(name): each for name, each in tensors.items()}
-    return build(lambda: ConditionalUnet1d(*sizes, groups, step_size, scales), renamed, what)
+    return build(lambda: ConditionalUnet1d(*sizes, groups, step_size, scales), renamed, 'the U-Net')
 
 
 def check_unet(network: ConditionalUnet1d, horizon: int, condition: int) -> None:

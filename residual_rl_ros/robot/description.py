@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import yaml
 
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_file
@@ -170,13 +171,30 @@ def read_description(path: Path) -> Any:
     Raises:
         ConfigError: it cannot be read, or has no such part.
     """
-    mapping = read_yaml(path, 'robot file')
+    return description_of(read_yaml(path, 'robot file'), str(path))
+
+
+def description_of(file: Any, source: str) -> Any:
+    """Return what stands below `robot:` of the content of a robot YAML.
+
+    Args:
+        file: the content.
+        source: where it is from, for the error.
+
+    Raises:
+        ConfigError: it has no such part.
+    """
     try:
-        return mapping['/**']['ros__parameters']['robot']
+        return file['/**']['ros__parameters']['robot']
     except (KeyError, TypeError) as error:
         raise ConfigError(
-            f'{path} is no robot description: it lacks /**: ros__parameters: robot:'
+            f'{source} is no robot description: it lacks /**: ros__parameters: robot:'
         ) from error
+
+
+def robot_yaml(description: Mapping[str, Any]) -> str:
+    """Return a robot YAML with a description below `robot:`."""
+    return yaml.safe_dump({'/**': {'ros__parameters': {'robot': description}}}, sort_keys=False)
 
 
 class _Description:

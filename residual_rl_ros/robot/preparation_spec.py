@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from residual_rl_ros.numerics import Array
 from residual_rl_ros.robot.action_spec import VELOCITIES, ActionSpec
 from residual_rl_ros.robot.topics import Channel
 from residual_rl_ros.robot.transforms import NO_TRANSFORM
-from residual_rl_ros.schema import did_you_mean, parameter, written_otherwise
+from residual_rl_ros.schema import did_you_mean, dotted, parameter, written_otherwise
 
 WHEN = BETWEEN_EPISODES, ON_REQUEST, NEVER = ('between_episodes', 'on_request', 'never')
 """When a robot goes home."""
@@ -130,7 +130,7 @@ def home_of(
             'action.measured_by: the way home begins where the robot is; add it, or remove home'
         )
     goal, positions = np.full(action.size, np.nan), [''] * action.size
-    for name, position in _flat(keys.positions):
+    for name, position in dotted(keys.positions):
         index = _index(name, action)
         if not np.isnan(goal[index]):
             raise ConfigError(f'home.positions.{name} is given twice: remove one of them')
@@ -217,12 +217,3 @@ def _check_orientation(goal: Array, places: list[int], action: ActionSpec) -> No
         raise ConfigError(
             f'home.positions of {names} has length {length:.4g}, expected a quaternion of length 1'
         )
-
-
-def _flat(positions: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """Yield positions by action name: in ROS parameters a dot of a name opens a map."""
-    for key, value in positions.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f'{prefix}{key}.')
-        else:
-            yield prefix + str(key), value

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 from residual_rl_ros.base_policy.onnx_policy import OnnxBasePolicy
 from residual_rl_ros.config.success import AUTO, SuccessCriterion
@@ -18,7 +17,7 @@ from residual_rl_ros.errors import ConfigError, shown
 from residual_rl_ros.numerics import FLOAT32_MAX
 from residual_rl_ros.resources import write_text
 from residual_rl_ros.robot.action_spec import CONTINUOUS, DISCRETE
-from residual_rl_ros.robot.description import RobotConfig
+from residual_rl_ros.robot.description import RobotConfig, robot_yaml
 from residual_rl_ros.robot.topics import FLOAT_ARRAY
 from residual_rl_ros.tasks.checked import Env, criterion_of, environment_name, foreign
 from residual_rl_ros.tasks.metaworld import PREFIX, MetaWorld
@@ -334,9 +333,7 @@ def finetune_for_environment(
 
     env = make_environment(name)
     robot = folder.resolve() / 'robot.yaml'
-    parameters = {'robot': describe_robot(name, env)}
-    text = yaml.safe_dump({'/**': {'ros__parameters': parameters}}, sort_keys=False)
-    write_text(robot, text)
+    write_text(robot, robot_yaml(describe_robot(name, env)))
     metadata = OnnxBasePolicy(base_policy).metadata
     wanted = metadata.observation_names, metadata.action_names
     for kind, own, needed in zip(

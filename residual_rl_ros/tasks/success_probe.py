@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from residual_rl_ros.config.success import (
     AUTO,
@@ -22,8 +23,16 @@ from residual_rl_ros.tasks.published import PUBLISHED
 from residual_rl_ros.tasks.registry import CAMERA_TASKS, TASK_NAMES
 from residual_rl_ros.tasks.scene_env import SceneEnv
 
+if TYPE_CHECKING:
+    from residual_rl_ros.config.run import RunConfig
+
 PROBE_STEPS, PROBE_SEED = 1000, 99_000
 """Longest probe, and its environment seed."""
+
+
+def settled(config: RunConfig, say: Callable[[str], None]) -> RunConfig:
+    """Return a run that says how its task tells success; see `settle_success`."""
+    return config.with_success(settle_success(config.task, config.success, say))
 
 
 def settle_success(task: str, success: str, say: Callable[[str], None]) -> str:

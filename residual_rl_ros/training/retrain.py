@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from residual_rl_ros.pretraining.demonstrations import Demonstrations
 from residual_rl_ros.pretraining.train_base import BaseRecipe, export, load_recipe, train
 from residual_rl_ros.tasks.checked import Env
 from residual_rl_ros.tasks.hosting import host
-from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.tasks.success_probe import settled
 from residual_rl_ros.training.curve import LearningCurve, final_scenes, outcomes
 from residual_rl_ros.training.options import TrainOptions
 from residual_rl_ros.training.provenance import git_commit, versions
@@ -76,9 +77,7 @@ def run_retraining(
     """
     torch.set_num_threads(1)
     started = time.monotonic()
-    config = options.config
-    success = settle_success(config.task, config.success, lambda text: say(console, text))
-    options = replace(options, config=replace(config, success=success))
+    options = replace(options, config=settled(options.config, partial(say, console)))
     run = options.config.resolve()
     found = load_recipe(recipe or run.policy.metadata.task)
     demonstrations = found.collect()

@@ -39,7 +39,7 @@ from residual_rl_ros.pretraining.demonstrations import demonstrate
 from residual_rl_ros.pretraining.experts import has_expert
 from residual_rl_ros.residual_policy.actor_file import CHECKPOINTS, checkpoint_exists
 from residual_rl_ros.tasks.hosting import host
-from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.tasks.success_probe import settled
 from residual_rl_ros.training.curve import CurveRecorder, LearningCurve, final_scenes, returns_apart
 from residual_rl_ros.training.identity import (
     CONFIGURATION,
@@ -112,9 +112,8 @@ class _Training:
     """
 
     def __init__(self, options: TrainOptions, console: Console, made: ExitStack) -> None:
-        config = options.config
-        success = settle_success(config.task, config.success, lambda text: say(console, text))
-        self._options = options = replace(options, config=replace(config, success=success))
+        config = settled(options.config, partial(say, console))
+        self._options = options = replace(options, config=config)
         self._console = console
         self._resolved = run = options.config.resolve()
         if not options.resume:  # The checkpoint has them.

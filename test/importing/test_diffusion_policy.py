@@ -166,7 +166,7 @@ def add(name: str) -> Callable[[Content, dict[str, torch.Tensor]], None]:
         (change('policy.noise_scheduler.steps_offset', -1), 'steps_offset is -1'),
         (drop('normalizer.params_dict.obs.scale'), 'before the normalizer was fitted'),
         (drop('model.final_conv.1.bias'), r'lacks final_conv\.1\.bias'),
-        (drop('model.diffusion_step_encoder.3.weight'), 'is no U-Net'),
+        (drop('model.diffusion_step_encoder.3.weight'), 'has no U-Net over time'),
         (add('model.local_cond_encoder.0.weight'), 'obs_as_local_cond'),
         (add('model.more'), 'has more, which fits nowhere'),
         (add('critic.weight'), 'has critic.weight, which fits nowhere'),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from residual_rl_ros.base_policy.inputs import OWN_INPUTS, ImageInput
+from residual_rl_ros.base_policy.inputs import ImageInput
 from residual_rl_ros.base_policy.metadata import BasePolicyMetadata
 from residual_rl_ros.errors import BasePolicyError, PolicyImportError
 from residual_rl_ros.importing.lerobot import act, diffusion, vqbet
@@ -45,7 +45,6 @@ from residual_rl_ros.importing.policy import (
     ImportedPolicy,
     PolicyInput,
     build_empty,
-    listed,
     load_by_name,
 )
 from residual_rl_ros.robot.image_encoder import FEATURES
@@ -331,12 +330,6 @@ def _rate(dataset: DatasetFacts, options: ImportOptions) -> float:
 
 def _images(folder: LerobotFolder, channels: Sequence[str], built: Built) -> tuple[ImageInput, ...]:
     """Return the image inputs, in the order in which the network takes them."""
-    taken = [name for name in channels if name in OWN_INPUTS]
-    if taken:
-        raise PolicyImportError(
-            f'a camera has the channel {listed(taken)}, which is the name of another input; give '
-            'it another below images in --map'
-        )
     return tuple(
         ImageInput(name, camera.shape[1], camera.shape[2], built.feature_names)
         for name, camera in zip(channels, folder.cameras, strict=True)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from residual_rl_ros.ros.bringup.status import readable
 from residual_rl_ros.ros.common.node_host import domain_number
 from residual_rl_ros.ros.common.node_parameters import SIMULATION
 from residual_rl_ros.tasks.hosting import host
-from residual_rl_ros.tasks.success_probe import settle_success
+from residual_rl_ros.tasks.success_probe import settled
 from residual_rl_ros.training.in_process import refuse_silence
 from residual_rl_ros.training.provenance import git_commit, versions
 from residual_rl_ros.training.run_folder import (
@@ -94,8 +95,8 @@ def run_demo(options: DemoOptions, console: Console) -> dict[str, Any]:
     config, out = options.config, options.output_dir
     if options.domain is not None:
         domain_number('--domain', str(options.domain))
-    success = settle_success(config.task, config.success, lambda text: say(console, text))
-    options = replace(options, config=(config := config.with_success(success)))
+    config = settled(config, partial(say, console))
+    options = replace(options, config=config)
     run = config.resolve()
     config.learner_config()
     if config.operator:

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from residual_rl_ros.robot.names import full_name
+from residual_rl_ros.schema import dotted
 
 ENVIRONMENT = {'OMP_NUM_THREADS': '1'}
 """Environment of every process: with small networks in several processes, more threads than cores
@@ -54,7 +55,7 @@ class NodeSpec:
 
     def flat_parameters(self) -> list[tuple[str, Any]]:
         """Return the parameters with dotted names."""
-        return _flatten(self.parameters)
+        return [(name, value) for name, value in dotted(self.parameters) if value != {}]
 
     def level_arguments(self) -> list[str]:
         """Return the part of the command line that sets the log level."""
@@ -83,13 +84,3 @@ def dependants(policy: NodeSpec, nodes: Sequence[NodeSpec]) -> list[NodeSpec]:
         if node.full_namespace == policy.full_namespace
         and node.executable in ('reward_node', 'takeover_node', 'recorder_node')
     ]
-
-
-def _flatten(parameters: Mapping[str, Any], prefix: str = '') -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for name, value in parameters.items():
-        if isinstance(value, Mapping):
-            flat += _flatten(value, f'{prefix}{name}.')
-        else:
-            flat.append((prefix + name, value))
-    return flat

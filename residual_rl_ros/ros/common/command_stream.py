@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from residual_rl_ros.control.interpolation import KINDS, MotionLimits, duration_s
+from residual_rl_ros.control.interpolation import KINDS, Interpolator, MotionLimits, duration_s
 from residual_rl_ros.control.rotation import OrientationLimit
 from residual_rl_ros.errors import UnsafeCommandError
 from residual_rl_ros.numerics import Array
@@ -65,7 +65,9 @@ class CommandStream:
         self.arrived = True
         """Whether the last command, or nothing yet, has been sent: nothing is on its way."""
         self._reach = REBASED * command.part_of(action.max_step)
-        self._interpolator = KINDS[command.interpolation](limits, period_s, self.sample_s)
+        self._interpolator: Interpolator = KINDS[command.interpolation](
+            limits, period_s, self.sample_s
+        )
         self._orientations = [OrientationLimit(action, each) for each in action.orientations]
         self._latest: Array | None = None
 

@@ -16,7 +16,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
@@ -32,7 +31,7 @@ from residual_rl_ros.bags.recorder import (
 from residual_rl_ros.base_policy.onnx_policy import read_policy_model
 from residual_rl_ros.errors import ConfigError
 from residual_rl_ros.resources import find_base_policy
-from residual_rl_ros.robot.description import RobotConfig, with_own_limits
+from residual_rl_ros.robot.description import RobotConfig, robot_yaml, with_own_limits
 from residual_rl_ros.robot.topics import ChannelTopic
 from residual_rl_ros.ros.common.managed_node import OK, Diagnostics, run
 from residual_rl_ros.ros.common.message_types import message_class
@@ -98,9 +97,7 @@ class RecorderNode(Node):
         """Return the origin of the bag, for its metadata."""
         described = {'namespace': self.get_namespace(), 'git_commit': git_commit() or 'unknown'}
         if self.get_parameters_by_prefix('robot'):
-            robot = with_own_limits(read_tree(self, 'robot'))
-            file = {'/**': {'ros__parameters': {'robot': robot}}}
-            described['robot'] = yaml.safe_dump(file, sort_keys=False)
+            described['robot'] = robot_yaml(with_own_limits(read_tree(self, 'robot')))
         if parameters.base_policy:
             model = find_base_policy(parameters.base_policy)
             described['base_policy'] = model.name

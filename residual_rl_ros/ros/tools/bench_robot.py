@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from residual_rl_ros.base_policy.metadata import METADATA_KEY, BasePolicyMetadata
+from residual_rl_ros.robot.description import robot_yaml
 from residual_rl_ros.transitions.layout import TransitionLayout
 
 N, M, HORIZON = 40, 7, 16
@@ -59,7 +59,7 @@ def write_robot(path: Path, rate: float) -> Path:
             },
         },
     }
-    path.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'robot': robot}}}))
+    path.write_text(robot_yaml(robot))
     return path
 
 

@@ -44,6 +44,7 @@ from residual_rl_ros.ros.common.parameters import (
 )
 from residual_rl_ros.ros.nodes.policy_setup import hear_urdf
 from residual_rl_ros.ros.nodes.services import stop_class
+from residual_rl_ros.schema import dotted
 
 NODES = ('policy_node', 'reward_node', 'recorder_node')
 """Nodes that read the robot file."""
@@ -144,7 +145,7 @@ def _problems(
                 automatically_declare_parameters_from_overrides=True,
             )
     except ConfigError as error:
-        empty = [f'robot.{key}' for key, value in _leaves(written) if value in (None, [], {})]
+        empty = [f'robot.{key}' for key, value in dotted(written) if value in (None, [], {})]
         return [f'{path}: {error} ({", ".join(empty) or "not below robot"})']
     try:
         if name == 'policy_node':
@@ -159,7 +160,7 @@ def _problems(
         return [str(error)]
     finally:
         node.destroy_node()
-    found, wanted = dict(_leaves(read)), dict(_leaves(written))
+    found, wanted = dict(dotted(read)), dict(dotted(written))
     return [
         f'{path}: {name} reads robot.{key} as {found.get(key, "absent")!r}, the tools as '
         f'{wanted.get(key, "absent")!r}; write it such that both agree'
@@ -191,14 +192,6 @@ def _check_stop(stop: StopInput) -> None:
         ConfigError: its message type is not installed, or has no such field.
     """
     check_stop_input(stop, stop_class(stop)())
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', value
 
 
 def _same(one: Any, other: Any) -> bool:
