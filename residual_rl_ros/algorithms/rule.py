@@ -46,6 +46,11 @@ class RuleConfig:
     """Whether the robot policy adds residuals; else it chooses only among proposals of the base."""
 
     @property
+    def in_bfloat16(self) -> bool:
+        """Whether products are computed in bfloat16 on this computer."""
+        return False
+
+    @property
     def tells_cost(self) -> bool:
         """Whether the robot policy tells the cost to go of a base action."""
         return False

@@ -230,6 +230,7 @@ class _Training:
             'derived': self._run.learner.derived(),
             'evaluations': self._curve.curve.to_mapping(),
             'control_rate_hz': rate_hz,
+            'precision': 'bfloat16' if self._resolved.learner.rule.in_bfloat16 else 'float32',
             'versions': versions(),
             'git_commit': git_commit(),
         }
