@@ -33,7 +33,6 @@ from residual_rl_ros.cli.options import (
     scale_of,
 )
 from residual_rl_ros.config import DEFAULT_PRESET, find_preset
-from residual_rl_ros.errors import ResidualRLError
 
 
 def compare(
@@ -80,9 +79,7 @@ def compare(
     from residual_rl_ros.demonstrations.source import read_demonstrations
 
     console = Console(stderr=True)
-    if env is not None and task:
-        raise ResidualRLError('give either --task, or --env together with --base')
-    own = environment_run(env, base, scale_of(env, scale), out)
+    own = environment_run(env, base, scale_of(env, scale), out, task)
     configs = [own] if own else [load_run(name) for name in task or ['peg_insert', 'push_to_goal']]
     configs = [config.with_success(success).with_add_ons(add_on) for config in configs]
     if steps is not None:

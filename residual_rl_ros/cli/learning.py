@@ -96,7 +96,12 @@ def demo(
 
 
 def train(
-    task: TaskOption = 'peg_insert',
+    task: Annotated[
+        MaybeText,
+        typer.Option(
+            help='Task of config/finetune/, or the path of such a file; default: peg_insert.'
+        ),
+    ] = None,
     env: EnvOption = None,
     base: BaseOption = None,
     scale: ScaleOption = None,
@@ -155,7 +160,8 @@ def train(
 
     if env is not None and out is None:
         out = folder(env, preset or DEFAULT_PRESET)
-    config = environment_run(env, base, scale_of(env, scale), out or Path()) or load_run(task)
+    own = environment_run(env, base, scale_of(env, scale), out or Path(), task)
+    config = own or load_run(task or 'peg_insert')
     config = config.with_success(success).with_add_ons(add_on)
     config = replace(config, control_steps=steps or config.control_steps)
     config = config.with_preset(preset or config.preset).changed(assignments(overrides or []))
@@ -247,7 +253,7 @@ def evaluate(
     with TemporaryDirectory() as folder:
         # k and lambda are those of the actor; a search reaches every action.
         scale = 0.0 if planner is None else 2.0
-        loaded = environment_run(env, base, scale, Path(folder))
+        loaded = environment_run(env, base, scale, Path(folder), task)
         if loaded is None and task is None and run is not None:
             loaded = stored_run(run).configuration
         loaded = loaded or load_run(task or 'peg_insert')

@@ -175,7 +175,7 @@ def scale_of(env: str | None, scale: float | None) -> float:
 
 
 def environment_run(
-    env: str | None, base: Path | None, scale: float, folder: Path
+    env: str | None, base: Path | None, scale: float, folder: Path, task: object = None
 ) -> RunConfig | None:
     """Return the run of `--env`; None without one.
 
@@ -184,11 +184,13 @@ def environment_run(
         base: its base policy.
         scale: residual scale.
         folder: where the description of its robot is written.
+        task: what names a run beside it, if anything does.
 
     Raises:
-        ResidualRLError: there is only one of `--env` and `--base`, or they cannot be used.
+        ResidualRLError: there is only one of `--env` and `--base`, or `--task` too, or they cannot
+            be used.
     """
-    if (env is None) != (base is None):
+    if (env is None) != (base is None) or (env is not None and task):
         raise ResidualRLError('give either --task, or --env together with --base')
     if env is None or base is None:
         return None

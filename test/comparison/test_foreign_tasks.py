@@ -142,8 +142,13 @@ def test_any_environment_is_trained_resumed_and_evaluated_by_its_name(
     export = ('export', out, '--out', str(tmp_path / 'fused.onnx'))
     assert run_command(*export, monkeypatch=monkeypatch) == 2
     assert 'base.onnx has a fixed batch of 1' in capsys.readouterr().err  # It is found.
-    assert run_command('train', '--env', 'Falls-v0', '--out', out, monkeypatch=monkeypatch) == 2
-    assert 'give either --task, or --env together with --base' in capsys.readouterr().err
+    for command in (
+        ('train', '--env', 'Falls-v0', '--out', out),
+        ('train', '--task', 'peg_insert', '--env', 'Falls-v0', '--base', 'base.onnx'),
+        ('evaluate', '--task', 'peg_insert', '--env', 'Falls-v0', '--base', 'base.onnx'),
+    ):
+        assert run_command(*command, monkeypatch=monkeypatch) == 2
+        assert 'give either --task, or --env together with --base' in capsys.readouterr().err
 
 
 def test_a_success_along_the_way_counts_and_commands_stay_inside_float64_bounds(
