@@ -59,6 +59,8 @@ class Bystander:
             Float64MultiArray, '/policy_node/transitions', self._on_transition, qos.TRANSITIONS
         )
         self.commands_at_end: int | None = None
+        self.ends = 0
+        """Episodes that the simulator has ended; it then puts the robot elsewhere."""
         self.node.create_subscription(
             Float64MultiArray, '/step_feedback', self._on_feedback, qos.FEEDBACK
         )
@@ -77,6 +79,7 @@ class Bystander:
     def _on_feedback(self, message: Float64MultiArray) -> None:
         if len(message.data) == 5 and (message.data[2] or message.data[3]):
             self.commands_at_end = len(self.commands)
+            self.ends += 1
 
     def early_in_an_episode(self) -> bool:
         """Return whether an episode has begun and will last some steps more."""
