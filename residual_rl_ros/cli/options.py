@@ -88,7 +88,9 @@ ObservationMapOption = Annotated[
         'policy has, or a YAML file of such pairs; give it again for more.',
     ),
 ]
-WorkersOption = Annotated[int, typer.Option('--workers', min=1, help='Runs at the same time.')]
+WorkersOption = Annotated[
+    int, typer.Option('--workers', '--jobs', min=1, help='Runs at the same time.')
+]
 RayOption = Annotated[MaybeText, typer.Option(help='Address of a Ray cluster to run on.')]
 OperatorOption = Annotated[
     MaybeText,

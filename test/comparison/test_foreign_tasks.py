@@ -34,7 +34,7 @@ def compare(task: str, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -
     """Return the exit code of a small comparison of one run."""
     base = write_base(out.with_suffix('.onnx'))
     command = ('compare', '--env', task, '--base', str(base), '--presets', SMALL, '--seeds', '0')
-    small = ('--steps', '40', '--evaluate', '3', '--workers', '1', '--out', str(out))
+    small = ('--steps', '40', '--evaluate', '3', '--jobs', '1', '--out', str(out))
     return run_command(*command, *small, *more, monkeypatch=monkeypatch)
 
 
