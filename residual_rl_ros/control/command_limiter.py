@@ -37,7 +37,8 @@ class CommandLimiter:
         """Squared distance up to which a robot follows."""
         self._grips = np.isin(np.arange(action.size), action.grippers)
         self._has_grips = bool(self._grips.any())
-        self._slows = bool(action.goes_to_zero.any())
+        self.slows_down = bool(action.goes_to_zero.any())
+        """Whether a hold changes the command of some action: it goes to zero."""
         self._rest = action.hold_command
         self._tracked = action.is_tracked
         self._all_tracked = bool(self._tracked.all())
@@ -130,11 +131,6 @@ class CommandLimiter:
         return self.reference is not None or not self._indices.size
 
     @property
-    def slows_down(self) -> bool:
-        """Whether a hold changes the command of some action: it goes to zero."""
-        return self._slows
-
-    @property
     def at_rest(self) -> bool:
         """Whether the robot stays as it is without another command."""
         last = self._last
@@ -142,7 +138,7 @@ class CommandLimiter:
             return True
         if self._rest is not None:
             return bool((last == self._rest).all())
-        return not self._slows or not last[self.safety.action.goes_to_zero].any()
+        return not self.slows_down or not last[self.safety.action.goes_to_zero].any()
 
     def check_measured(self) -> None:
         """Refuse a measurement that no robot inside its limits can have.
@@ -290,7 +286,7 @@ class CommandLimiter:
         last = self.last_command
         if last is not None and self._rest is not None:
             return self._rest
-        if last is None or not self._slows:
+        if last is None or not self.slows_down:
             return last
         goes_to_zero = self.safety.action.goes_to_zero
         slower = self.safety.apply(np.where(goes_to_zero, 0.0, last), last, passed=True)
